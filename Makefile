@@ -1,0 +1,50 @@
+# Everything runs from .venv; nothing is installed outside this folder.
+PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11 3,$(if $(shell command -v python$(v) 2>/dev/null),python$(v))))
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint type fmt bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## make .venv with judder, its tools and the device libraries
+
+.venv/.ready: pyproject.toml device/requirements.txt
+	@test -n "$(PYTHON)" || { echo "judder needs Python 3.11 or later; none found. Install python3, or: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "judder needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "this Python cannot make virtual environments. On Debian: apt install python3-venv"; rm -rf .venv; exit 1; }
+	@echo "setting up .venv (a minute or two, once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[app]' --group dev
+	@rm -rf device/lib
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --target device/lib --requirement device/requirements.txt
+	@$(BIN)/circuitpython_setboard swan_r5 > /dev/null
+	@touch $@
+
+demo: setup ## run the whole loop on the emulated bench
+	@$(BIN)/judder demo
+
+test: setup ## run all tests
+	@$(BIN)/pytest
+
+check: lint type ## lint and types
+
+lint: setup ## ruff: rules and formatting
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+type: setup ## mypy on the host, pyright with the Swan's stubs on the device
+	@$(BIN)/mypy
+	@$(BIN)/pyright --project device
+
+fmt: setup ## format the code
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+bench: setup ## measure speed and size (ratios within one run)
+	@$(BIN)/python -m tests.bench
+
+clean: ## remove everything that was made here
+	rm -rf .venv device/lib build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,241 @@
+"""judder on the board: capture a window, keep it, send it, for ever.
+
+Nothing that fails ends the program: it is reported in one line, and tried again after a pause. This is the only file
+that knows pins.
+"""
+
+import os
+
+from node import clock, frame, settings, window
+from node.accelerometer import Accelerometer
+from node.bus import NOTECARD_HZ, Bus
+from node.ring import Ring
+from node.uplink import LinkError, Uplink
+
+FIRMWARE = "judder 0.1.0"
+SLOW_ODR_HZ = 400  # what a bus at 100 kHz can carry without loss
+REFUSALS = 3  # how often a frame is offered again to a server that refuses it
+PAUSE_S = 5
+LONGEST_PAUSE_S = 600
+TIME_EVERY_S = 3600
+LONGEST_IDLE_US = 10000000
+
+
+def open_i2c(frequency):
+    try:
+        import board
+        import busio
+    except ImportError:
+        import machine
+
+        return machine.I2C(1, freq=frequency)
+    return busio.I2C(board.SCL, board.SDA, frequency=frequency)
+
+
+class Pause:
+    """Grows with each failure in a row, from PAUSE_S to LONGEST_PAUSE_S, each time by a random part."""
+
+    def __init__(self):
+        self._failures = 0
+        self.until_us = 0
+
+    def failed(self):
+        longest = min(LONGEST_PAUSE_S, PAUSE_S << min(self._failures, 10))
+        seconds = longest // 2 + os.urandom(1)[0] * longest // 512
+        self._failures += 1
+        self.until_us = clock.now_us() + seconds * 1000000
+        return seconds
+
+    def worked(self):
+        self._failures = 0
+        self.until_us = 0
+
+
+class Node:
+    """The board's parts and what they are doing."""
+
+    def __init__(self, values, open_bus=open_i2c):
+        self.settings = values
+        self.bus = Bus(open_bus)
+        self.uplink = Uplink(self.bus, values)
+        self.ring = Ring(values.ring_bytes)
+        self.calendar = clock.Calendar()
+        self.window = window.Window(values.samples)
+        self.window.boot = int.from_bytes(os.urandom(4), "little")
+        self.accelerometer = None
+        self.identity = None
+        self.frame = bytearray(0)
+        self.odr_hz = values.odr_hz
+        self.capture_pause = Pause()
+        self.link_pause = Pause()
+        self.next_capture_us = clock.now_us()
+        self.next_time_us = 0
+        self.updates_held = True
+
+    def run(self):
+        while True:
+            self.step()
+
+    def step(self):
+        """Do the one thing that is due, or sleep until something is."""
+        now_us = clock.now_us()
+        action = self._due(now_us)
+        if action is None:
+            clock.sleep_ms(self._idle_ms(now_us))
+            return
+        pause = self.capture_pause if action == self._capture else self.link_pause
+        try:
+            action()
+            pause.worked()
+        except Exception as error:  # whatever it is: the board is on its own
+            print("%s; %d waiting, next try in %d s" % (describe(error), len(self.ring), pause.failed()))
+
+    def _due(self, now_us):
+        link_free = now_us >= self.link_pause.until_us
+        if self.identity is None:
+            return self._connect if link_free else None
+        if now_us >= max(self.next_capture_us, self.capture_pause.until_us) and self.ring.has_room(len(self.frame)):
+            return self._capture
+        if not link_free:
+            return None
+        if len(self.ring):
+            return self._send
+        if self.updates_held:
+            return self._allow_updates
+        if now_us >= self.next_time_us:
+            return self._learn_time
+        return None
+
+    def _idle_ms(self, now_us):
+        wait_us = LONGEST_IDLE_US
+        for due_us in (self.next_capture_us, self.capture_pause.until_us, self.link_pause.until_us, self.next_time_us):
+            if due_us > now_us:
+                wait_us = min(wait_us, due_us - now_us)
+        return wait_us // 1000 + 1
+
+    def _connect(self):
+        self.uplink.connect()
+        self._learn_time()
+        self.identity = frame.text_block(
+            self.uplink.device, FIRMWARE, "", self.settings.hash, self.settings.label, self.settings.session
+        )
+        self.frame = bytearray(frame.max_length(self.settings.samples, len(self.identity)))
+        print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
+
+    def _learn_time(self):
+        before_us = clock.now_us()
+        utc_s = self.uplink.utc_s()
+        if utc_s is not None:
+            self.calendar.learn(utc_s, before_us, clock.now_us())
+        wait_s = TIME_EVERY_S if utc_s is not None else PAUSE_S
+        self.next_time_us = clock.now_us() + wait_s * 1000000
+
+    def _allow_updates(self):
+        self.uplink.hold_updates(False)
+        self.updates_held = False
+
+    def _hold_updates(self):
+        """Before a window exists that an update would wipe out. A Notecard that does not answer cannot update us."""
+        if not self.updates_held:
+            try:
+                self.uplink.hold_updates(True)
+                self.updates_held = True
+            except LinkError as error:
+                print("%s; capturing all the same" % error)
+
+    def _capture(self):
+        self._hold_updates()
+        if self.accelerometer is None:
+            self._find_accelerometer()
+        filled = self.window
+        try:
+            tries = window.capture(self.accelerometer, filled, self.odr_hz, self.settings.full_scale_g)
+        except OSError:
+            self.accelerometer = None
+            raise
+        if self.bus.sensor_hz == NOTECARD_HZ:
+            filled.flags |= window.SLOW_BUS
+        filled.started_at_us, filled.started_at_uncertainty_ms = self.calendar.utc_us(filled.first_sample_us)
+        length = frame.encode(filled, self.identity, self.frame)
+        self.ring.put((filled.boot, filled.sequence), bytes(memoryview(self.frame)[:length]))
+        report_window(filled, tries, length)
+        filled.sequence += 1
+        self._schedule()
+
+    def _schedule(self):
+        """The next capture keeps the rhythm of the first; beats that were missed are left out."""
+        every_us = self.settings.capture_every_s * 1000000
+        late_us = clock.now_us() - self.next_capture_us
+        self.next_capture_us += every_us * (late_us // every_us + 1)
+
+    def _find_accelerometer(self):
+        """Fast bus if it is reliable; otherwise the slow one and a rate that it can carry."""
+        accelerometer = Accelerometer(self.bus, self.settings.sensor_address)
+        if self.bus.sensor_hz != NOTECARD_HZ and not accelerometer.answers_reliably():
+            self.bus.sensor_hz = NOTECARD_HZ
+            self.odr_hz = min(self.settings.odr_hz, SLOW_ODR_HZ)
+            print("I2C is not reliable at 400 kHz: 100 kHz and %d Hz from now on; check pull-ups" % self.odr_hz)
+            accelerometer = Accelerometer(self.bus, self.settings.sensor_address)
+        self.accelerometer = accelerometer
+
+    def _send(self):
+        batch = self.ring.oldest(self.settings.post_bytes)
+        stored, refused = self.uplink.post([one for _, one in batch])
+        named = 0
+        for key in stored:
+            if self.ring.release(key):
+                named += 1
+                print("window %08x:%d stored" % key)
+        for boot, sequence, reason in refused:
+            named += 1
+            self._refused((boot, sequence), reason)
+        if not named:
+            raise LinkError("the server's answer names none of the %d windows sent" % len(batch))
+
+    def _refused(self, key, reason):
+        """Offer a refused frame a few times more, behind the others; then give it up, with a report."""
+        print("window %s refused by the server: %s" % (key, reason))
+        if self.ring.refuse(key) >= REFUSALS:
+            self.ring.release(key)
+            print("window %08x:%d given up after %d refusals" % (key[0], key[1], REFUSALS))
+
+
+def report_window(filled, tries, length):
+    rate = "unknown rate"
+    if filled.interval_ns:
+        centihertz = 100000000000 // filled.interval_ns
+        rate = "%d.%02d Hz" % (centihertz // 100, centihertz % 100)
+    print(
+        "window %08x:%d captured: %d samples at %s, %d lost, %d tries, %d bytes"
+        % (filled.boot, filled.sequence, filled.samples, rate, filled.samples_lost, tries, length)
+    )
+
+
+def describe(error):
+    if isinstance(error, LinkError):
+        return str(error)
+    if isinstance(error, OSError):
+        return "I2C or sensor: %s: check Qwiic cable and address" % (error.args[-1] if error.args else error)
+    return "%s: %s" % (type(error).__name__, error)
+
+
+def budget(values):
+    """Monthly data at these settings if every window took 2.4 bytes a sample and 1 kB for its connection."""
+    monthly_bytes = (values.samples * 12 // 5 + 1024) * (2592000 // values.capture_every_s)
+    return "%d samples every %d s: about %d MB a month" % (
+        values.samples,
+        values.capture_every_s,
+        (monthly_bytes + 999999) // 1000000,
+    )
+
+
+def main():
+    values = settings.load()
+    for complaint in values.complaints:
+        print(complaint)
+    print(budget(values))
+    Node(values).run()
+
+
+if __name__ == "__main__":
+    main()

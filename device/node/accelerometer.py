@@ -1,0 +1,102 @@
+"""LIS3DH accelerometer: Adafruit's driver, and the FIFO it leaves out.
+
+Document: ST DocID17530 Rev 2 (DS, registers), ST AN3308 Rev 3 (AN, FIFO).
+
+The parent gives identity check, reset and register access; its own way of reading (one sample a call, high
+resolution) loses samples and cuts the bandwidth to ODR/9. Here samples come from the FIFO in stream mode, normal
+mode, straight into the caller's array: no copy, no allocation per sample.
+"""
+
+import adafruit_lis3dh
+
+ADDRESS = 0x18
+FIFO_DEPTH = 32
+NORMAL_MODE = 1
+SHIFT = 6  # the FIFO is 10 bits wide, left-justified in 16 (DS 3.6)
+CODE_MAX = 511
+CODE_MIN = -512
+
+ODR_CODES = {10: 2, 25: 3, 50: 4, 100: 5, 200: 6, 400: 7, 1344: 9}  # CTRL_REG1, DS table 31
+SENSITIVITY_UG = {2: 4000, 4: 8000, 8: 16000, 16: 48000}  # micro-g per count in normal mode, DS table 4
+_FULL_SCALE_CODES = {2: 0, 4: 1, 8: 2, 16: 3}
+
+_TEMP_CFG_REG = 0x1F
+_CTRL_REG1 = 0x20
+_CTRL_REG4 = 0x23
+_CTRL_REG5 = 0x24
+_FIFO_CTRL_REG = 0x2E
+_FIFO_SRC_REG = 0x2F
+_WHO_AM_I = 0x0F
+_ADC3 = 3
+
+_OUT_X_L_AUTO_INCREMENT = b"\xa8"
+_ADC_EN_TEMP_EN = 0xC0
+_BDU = 0x80
+_FIFO_EN = 0x40
+_BYPASS = 0x00
+_STREAM_FTH_15 = 0x8F
+_XYZ = 0x07
+_OVRN = 0x40
+_FSS = 0x1F
+
+
+class Accelerometer(adafruit_lis3dh.LIS3DH_I2C):
+    """An LIS3DH behind `bus`. Raises OSError whenever the part does not answer as an LIS3DH should."""
+
+    def __init__(self, bus, address=ADDRESS):
+        try:
+            super().__init__(bus, address=address)
+        except (RuntimeError, ValueError) as error:  # the parent's words for a wrong WHO_AM_I and for no answer
+            raise OSError("no LIS3DH at 0x%02x (%s)" % (address, error))
+
+    def answers_reliably(self):
+        """Whether 64 reads of WHO_AM_I and 16 written patterns come back right at the present bus speed."""
+        try:
+            for _ in range(64):
+                if self._read_register_byte(_WHO_AM_I) != 0x33:
+                    return False
+            for pattern in range(16):
+                self._write_register_byte(_FIFO_CTRL_REG, pattern)
+                if self._read_register_byte(_FIFO_CTRL_REG) != pattern:
+                    return False
+        except OSError:
+            return False
+        return True
+
+    def start(self, odr_hz, full_scale_g):
+        """Stream into an empty FIFO from now on: normal mode, BDU, no high-pass filter."""
+        self._write_register_byte(_CTRL_REG1, _XYZ)  # power down: the new rate starts at a known phase
+        self._write_register_byte(_TEMP_CFG_REG, _ADC_EN_TEMP_EN)
+        self._write_register_byte(_CTRL_REG4, _BDU | _FULL_SCALE_CODES[full_scale_g] << 4)
+        self._write_register_byte(_CTRL_REG5, _FIFO_EN)
+        self._write_register_byte(_FIFO_CTRL_REG, _BYPASS)  # the only way to empty the FIFO (AN 9.3.1)
+        self._write_register_byte(_FIFO_CTRL_REG, _STREAM_FTH_15)
+        self._write_register_byte(_CTRL_REG1, ODR_CODES[odr_hz] << 4 | _XYZ)
+
+    def still_set(self, odr_hz, full_scale_g):
+        """Whether the part still measures as `start` told it to; False after a brown-out."""
+        return (
+            self._read_register_byte(_CTRL_REG1) == ODR_CODES[odr_hz] << 4 | _XYZ
+            and self._read_register_byte(_CTRL_REG4) == _BDU | _FULL_SCALE_CODES[full_scale_g] << 4
+            and self._read_register_byte(_CTRL_REG5) == _FIFO_EN
+            and self._read_register_byte(_FIFO_CTRL_REG) == _STREAM_FTH_15
+        )
+
+    def stop(self):
+        """Power down. Registers and the last output stay (DS 3.2.1)."""
+        self._write_register_byte(_CTRL_REG1, _XYZ)
+
+    def fifo_level(self):
+        """Unread samples, 0..32. 32 is OVRN: full, and older samples may already be gone (AN table 40)."""
+        source = self._read_register_byte(_FIFO_SRC_REG)
+        return FIFO_DEPTH if source & _OVRN else source & _FSS
+
+    def read_into(self, counts, sample, number):
+        """Read `number` samples (no more than fifo_level said) into counts[3 * sample:], still left-justified."""
+        with self._i2c as device:
+            device.write(_OUT_X_L_AUTO_INCREMENT)
+            device.readinto(counts, start=3 * sample, end=3 * (sample + number))
+
+    def temperature(self):
+        """Relative temperature in 1/256 degC, as OUT_ADC3 has it (DS 3.7)."""
+        return self.read_adc_raw(_ADC3)

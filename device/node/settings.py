@@ -1,0 +1,115 @@
+"""Settings: one table, read from settings.toml, each value checked.
+
+The board's settings.toml is a few lines of NAME = value. It is read here rather than through os.getenv, which does
+not exist on MicroPython and cannot say which line is wrong.
+"""
+
+from binascii import crc32
+
+FILE = "settings.toml"
+
+# name, default, allowed (a tuple of choices, a range of integers, or the longest text), meaning
+TABLE = (
+    ("PRODUCT_UID", "", 128, "Notehub product; empty keeps what the Notecard already has"),
+    ("DEVICE_SN", "", 64, "serial number shown in Notehub, such as pump-3"),
+    ("ROUTE", "ingest", 64, "alias of the Notehub proxy route to the server"),
+    ("LABEL", "", 64, "label for the windows' class in training; empty: labelled on the server"),
+    ("SESSION", "", 64, "name of a measuring campaign, sent with each window"),
+    ("ODR_HZ", 1344, (10, 25, 50, 100, 200, 400, 1344), "nominal output data rate"),
+    ("FULL_SCALE_G", 2, (2, 4, 8, 16), "full scale"),
+    ("SAMPLES", 1024, (64, 4096), "samples in a window"),
+    ("CAPTURE_EVERY_S", 900, (1, 86400), "seconds from the start of one window to the next"),
+    ("RING_BYTES", 98304, (16384, 262144), "RAM for windows that wait for the server"),
+    ("POST_BYTES", 16384, (4096, 98304), "most bytes in one web.post, unless a single window is longer"),
+    ("POST_TIMEOUT_S", 60, (10, 300), "how long the Notecard waits for the server's answer"),
+    ("SENSOR_ADDRESS", 24, (24, 25), "I2C address of the LIS3DH: 24 (0x18) or 25 (0x19)"),
+)
+
+_CHOICES = ("ODR_HZ", "FULL_SCALE_G", "SENSOR_ADDRESS")
+
+
+class Settings:
+    """The effective value of each setting as an attribute in lower case, and what was wrong in `complaints`.
+
+    A wrong value is left out and its default used, with one line that names key, value and what is allowed.
+    """
+
+    def __init__(self, text=""):
+        self.complaints = []
+        values = {}
+        for name, default, _, _ in TABLE:
+            values[name] = default
+        for number, line in enumerate(text.split("\n"), 1):
+            self._take(values, number, line.strip())
+        for name in values:
+            setattr(self, name.lower(), values[name])
+        self.hash = "%08x" % crc32("\n".join("%s=%s" % (row[0], values[row[0]]) for row in TABLE).encode())
+
+    def _take(self, values, number, line):
+        if not line or line.startswith("#") or line.startswith("["):
+            return
+        name, equals, value = line.partition("=")
+        name = name.strip()
+        if not equals:
+            self._complain(number, "'%s' is not NAME = value" % line)
+            return
+        for known, default, allowed, _ in TABLE:
+            if known == name:
+                try:
+                    values[name] = check(name, _unquote(value.strip()), default, allowed)
+                except ValueError as error:
+                    self._complain(number, "%s; using %s" % (error, repr(default)))
+                return
+        if not name.startswith("CIRCUITPY_"):  # those are CircuitPython's own
+            self._complain(number, "%s is no setting of this firmware; see settings.example.toml" % name)
+
+    def _complain(self, number, message):
+        self.complaints.append("%s line %d: %s" % (FILE, number, message))
+
+
+def check(name, text, default, allowed):
+    """The value that `text` stands for. Raises ValueError naming key, value and what is allowed."""
+    if isinstance(default, str):
+        if len(text.encode()) > allowed:
+            raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed))
+        return text
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if name in _CHOICES:
+        if value not in allowed:
+            raise ValueError("%s = %s; must be one of %s" % (name, text, ", ".join([str(one) for one in allowed])))
+    elif value is None or not allowed[0] <= value <= allowed[1]:
+        raise ValueError("%s = %s; must be a whole number from %d to %d" % (name, text, allowed[0], allowed[1]))
+    return value
+
+
+def example():
+    """The text of settings.example.toml."""
+    lines = ["# Copy to settings.toml on the board and change what differs. Every line is optional."]
+    for name, default, allowed, meaning in TABLE:
+        if isinstance(default, str):
+            lines.append('# %s (at most %d bytes)\n%s = "%s"' % (meaning, allowed, name, default))
+        elif name in _CHOICES:
+            lines.append("# %s: %s\n%s = %d" % (meaning, ", ".join([str(one) for one in allowed]), name, default))
+        else:
+            lines.append("# %s: %d to %d\n%s = %d" % (meaning, allowed[0], allowed[1], name, default))
+    return "\n".join(lines) + "\n"
+
+
+def load(path=FILE):
+    """Settings from the board's own file; all defaults when there is none."""
+    try:
+        with open(path) as file:
+            return Settings(file.read())
+    except OSError:
+        return Settings()
+
+
+def _unquote(value):
+    """The text of a TOML string or number, without a comment behind it."""
+    if value[:1] in ('"', "'"):
+        end = value.find(value[0], 1)
+        return value[1:end] if end > 0 else value
+    return value.split("#")[0].strip()

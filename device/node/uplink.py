@@ -1,0 +1,175 @@
+"""The way to the server: Notecard set-up, binary store, web.post, and what the answer releases.
+
+Requests: Notecard API (dev.blues.io/api-reference). Built on note-python's public calls only.
+
+note-python reports every trouble as a bare Exception, gives up a transfer at the first `{bad-bin}` and does not wrap
+its sequence number at 16 bits. So each attempt here starts from an empty binary store, one length check settles
+whether it holds what was sent, and the Notecard object is renewed in good time and after every failure. A window may
+thus be posted twice; its key (device, boot, sequence) makes that harmless.
+"""
+
+import notecard
+
+from node import cobs
+from node.bus import NOTECARD_ADDRESS
+
+CARD_BINARY_SINCE = (5, 3, 1)
+CHUNK_BYTES = 4096  # of the binary store's content in one card.binary.put
+ATTEMPTS = 3
+RENEW_AFTER = 60000  # transactions; note-python's sequence number outgrows the card's 16 bits at 65536
+
+_HINTS = {
+    401: "the token of the Notehub route and that of the server differ",
+    403: "the server refuses this route's requests",
+    404: "Notehub has no proxy route with this alias, or the server no such path",
+    413: "the server takes only smaller bodies: lower POST_BYTES",
+    507: "the server's disk is full",
+}
+
+
+class LinkError(Exception):
+    """Something between here and the server failed; the message says what, where and what to do."""
+
+
+class Uplink:
+    """One Notecard on `bus`. `settings` as in node.settings.
+
+    After `connect`: `device` is the DeviceUID, `card_version` the Notecard's firmware.
+    """
+
+    def __init__(self, bus, settings):
+        self.device = ""
+        self.card_version = ""
+        self.transactions = 0
+        self.attempts_failed = 0
+        self._bus = bus
+        self._settings = settings
+        self._card = None
+        self._packet = bytearray(cobs.max_length(CHUNK_BYTES))
+
+    def connect(self):
+        """Set the Notecard up and learn who we are. Raises LinkError."""
+        version = self._request({"req": "card.version"})["version"]
+        self.card_version = version
+        if _numbers(version) < CARD_BINARY_SINCE:
+            raise LinkError("Notecard firmware %s lacks card.binary: update it to 5.3.1 or later" % version)
+        hub_set = {"req": "hub.set", "mode": "continuous"}
+        if self._settings.product_uid:
+            hub_set["product"] = self._settings.product_uid
+        if self._settings.device_sn:
+            hub_set["sn"] = self._settings.device_sn
+        self._request(hub_set)
+        self.hold_updates(True)
+        self.device = self._request({"req": "hub.get"})["device"]
+
+    def hold_updates(self, hold):
+        """Keep outboard firmware updates away while windows wait here: an update resets the board."""
+        self._request({"req": "card.dfu", "name": "stm32", "off" if hold else "on": True})
+
+    def utc_s(self):
+        """The Notecard's time in whole seconds since 1970, or None before it has met the network."""
+        try:
+            return self._request({"req": "card.time"}).get("time")
+        except LinkError:
+            return None
+
+    def post(self, frames):
+        """Send frames in one web.post; returns the keys stored and [boot, sequence, reason] of those refused.
+
+        Raises LinkError when there is no proper acknowledgement; every frame then still has to be kept.
+        """
+        self._stage(frames)
+        answer = self._request(
+            {
+                "req": "web.post",
+                "route": self._settings.route,
+                "name": "/ingest?d=%s" % self.device.replace(":", "%3A"),
+                "binary": True,
+                "content": "application/octet-stream",
+                "seconds": self._settings.post_timeout_s,
+            }
+        )
+        result = answer.get("result", 0)
+        if not 200 <= result < 300:
+            raise LinkError("server answered %d: %s" % (result, _HINTS.get(result, "kept, will be sent again")))
+        return _acknowledged(answer.get("body"))
+
+    def _stage(self, frames):
+        """Fill the Notecard's binary store with the frames; Raises LinkError when it will not hold them."""
+        body = frames[0] if len(frames) == 1 else b"".join(frames)
+        for _ in range(ATTEMPTS):
+            try:
+                self._fill_store(memoryview(body))
+                return
+            except LinkError as error:
+                self.attempts_failed += 1
+                failure = error
+        raise failure
+
+    def _fill_store(self, body):
+        self._request({"req": "card.binary", "delete": True})
+        for offset in range(0, len(body), CHUNK_BYTES):
+            length = cobs.encode(body[offset : offset + CHUNK_BYTES], self._packet)
+            put = {"req": "card.binary.put", "cobs": length - 1}
+            if offset:
+                put["offset"] = offset
+            self._request(put)
+            self._transmit(self._packet[:length])
+        held = self._request({"req": "card.binary"}).get("length", 0)
+        if held != len(body):
+            raise LinkError("Notecard holds %d bytes of %d sent" % (held, len(body)))
+
+    def _transmit(self, packet):
+        card = self._open()
+        card.lock()
+        try:
+            card.transmit(packet, delay=False)
+        except Exception as error:
+            self._fail("binary transfer", error)
+        finally:
+            card.unlock()
+
+    def _request(self, request):
+        """One transaction; an `err` in the reply is a LinkError with the Notecard's own words."""
+        try:
+            self.transactions += 1
+            reply = self._open().Transaction(request)
+        except LinkError:
+            raise
+        except Exception as error:  # note-python raises nothing more specific
+            self._fail(request["req"], error)
+        if "err" in reply:
+            raise LinkError("Notecard: %s: %s" % (request["req"], reply["err"]))
+        return reply
+
+    def _open(self):
+        if self.transactions % RENEW_AFTER == 0:
+            self._card = None
+        if self._card is None:
+            self._card = notecard.OpenI2C(self._bus, NOTECARD_ADDRESS, 0)
+        return self._card
+
+    def _fail(self, doing, error):
+        self._card = None
+        raise LinkError(
+            "Notecard does not answer to %s (%s): check FEATHER power switch, Qwiic cable, supply" % (doing, error)
+        )
+
+
+def _acknowledged(body):
+    """Keys stored and refusals from the server's answer, which anything on the way may have replaced."""
+    try:
+        stored = [(boot, sequence) for boot, sequence in body["stored"]]
+        refused = [(boot, sequence, reason) for boot, sequence, reason in body["rejected"]]
+    except (TypeError, KeyError, ValueError):
+        raise LinkError("the answer is no acknowledgement of ours: does the route's URL lead to judder serve?")
+    return stored, refused
+
+
+def _numbers(version):
+    """(5, 3, 1) from notecard-5.3.1.12345."""
+    numbers = []
+    for part in version.replace("-", ".").split("."):
+        if part.isdigit():
+            numbers.append(int(part))
+    return tuple(numbers[:3])

@@ -1,0 +1,294 @@
+"""A window: consecutive samples at one rate, the interval between them, and every loss.
+
+The part's own clock sets the instants of the samples, and its rate is some percent off nominal. So the interval is
+measured: each look at the FIFO's level says how many samples existed at that moment, and a straight line through
+(samples, time) has the interval as its slope. The looks are spread over the phase of the sample clock on purpose,
+because looks in step with it would all round the same way.
+
+A sample is lost when the FIFO overflows. Then the window is taken again; if that does not help, it is kept with
+the gap marked. The line is fitted with one slope and an offset for each gap-free segment, and the step from one
+offset to the next, in intervals, is the number of samples lost between them. A segment also ends where a stall may
+have overflowed the FIFO between a look and the read after it, which OVRN does not show; no step there, no loss.
+"""
+
+import gc
+from array import array
+
+from node import accelerometer as lis3dh
+from node import clock
+
+GAP = 1
+OVERRUN = 2
+SATURATED = 4
+SLOW_BUS = 8
+
+SETTLING = 8  # samples discarded after the start: more than any mode's turn-on time (DS table 10)
+READ_AT = 8  # samples: with a FIFO of 32 this leaves room for a stall of 10 ms at 1344 Hz + 10 %
+TRIES = 3
+UNKNOWN_LOSS = 0xFFFF
+SURE = 8  # looks on both sides that tell no step from a step of one sample for sure
+FASTEST = 110  # percent of the nominal rate that a part may reach; bounds what can have been lost unseen
+FIFO_PATIENCE = 64  # samples' time, and a second, to wait for a FIFO that does not fill
+_LOOKS = 4096
+
+
+class Window:
+    """Preallocated room for one window and what is known about it; filled by `capture`, read by `frame.encode`.
+
+    `counts` is an array('h') of x, y, z in turn. Times are microseconds of clock.now_us.
+    """
+
+    def __init__(self, samples):
+        self.samples = samples
+        self.counts = array("h", bytes(6 * samples))
+        self.gaps = []
+        self.flags = 0
+        self.interval_ns = 0
+        self.interval_sigma_ns = UNKNOWN_LOSS
+        self.first_sample_us = 0
+        self.odr_hz = 0
+        self.full_scale_g = 2
+        self.mode = lis3dh.NORMAL_MODE
+        self.sensitivity_ug = 0
+        self.temperature = -32768
+        self.started_at_us = 0
+        self.started_at_uncertainty_ms = 0
+        self.trigger = 0
+        self.boot = 0
+        self.sequence = 0
+        # looks at the FIFO level: how many samples existed, when, how long the look took; segments by first look
+        self._existed = array("i", bytes(4 * _LOOKS))
+        self._seen_us = array("i", bytes(4 * _LOOKS))
+        self._took_us = array("i", bytes(4 * _LOOKS))
+        self._looks = 0
+        self._segments = [0]
+        self._origin_us = 0
+
+    @property
+    def samples_lost(self):
+        lost = 0
+        for _, count in self.gaps:
+            lost += count
+        return min(lost, UNKNOWN_LOSS)
+
+    def clear(self, origin_us):
+        self.gaps = []
+        self.flags = 0
+        self._looks = 0
+        self._segments = [0]
+        self._origin_us = origin_us
+
+    def look(self, existed, before_us, after_us):
+        """Note that `existed` samples existed some time between two readings of the clock."""
+        if self._looks < _LOOKS:
+            self._existed[self._looks] = existed
+            self._seen_us[self._looks] = (before_us + after_us) // 2 - self._origin_us
+            self._took_us[self._looks] = after_us - before_us
+            self._looks += 1
+
+    def gap(self, sample, overrun):
+        """Note that samples may be missing before `sample`; `measure` finds out how many, if any."""
+        if overrun:
+            self.flags |= OVERRUN
+        if sample == 0:  # nothing of the window was there yet: it just starts later
+            self._looks = 0
+        elif self.gaps and self.gaps[-1][0] == sample:
+            self.gaps[-1] = (sample, UNKNOWN_LOSS)
+        else:
+            self.gaps.append((sample, UNKNOWN_LOSS))
+            self._segments.append(self._looks)
+
+    def measure(self):
+        """Fit the interval and, from the steps between segments, the losses."""
+        suspected = len(self.gaps)
+        fits = self._fit()
+        self._count_losses(fits)
+        if len(self.gaps) < suspected:
+            fits = self._fit()  # segments that turned out to be one tell the interval better together
+        if fits[0] is not None and self.interval_ns:
+            # a look finds the sample clock half a period past the newest sample on average
+            self.first_sample_us = self._origin_us + (self._offset_ns(fits[0]) + self.interval_ns // 2) // 1000
+
+    def _fit(self):
+        quickest_us = min(self._took_us[: self._looks]) if self._looks else 0
+        fits = []
+        for first, last in zip(self._segments, self._segments[1:] + [self._looks]):
+            fits.append(self._sums(first, last, 2 * quickest_us))
+        self._fit_interval(fits)
+        return fits
+
+    def _sums(self, first, last, slowest_us):
+        """Sums over the looks of a segment that were not interrupted; None when there is none."""
+        number = sum_x = sum_t = sum_xx = sum_xt = sum_tt = 0
+        for i in range(first, last):
+            if self._took_us[i] <= slowest_us:
+                x = self._existed[i]
+                t = self._seen_us[i]
+                number += 1
+                sum_x += x
+                sum_t += t
+                sum_xx += x * x
+                sum_xt += x * t
+                sum_tt += t * t
+        return (number, sum_x, sum_t, sum_xx, sum_xt, sum_tt) if number else None
+
+    def _fit_interval(self, fits):
+        # integers throughout: CircuitPython's floats have a mantissa of 22 bits
+        s_xx = s_xt = s_tt = looks = 0
+        freedom = -1
+        for fit in fits:
+            if fit is not None:
+                number, sum_x, sum_t, sum_xx, sum_xt, sum_tt = fit
+                s_xx += sum_xx - sum_x * sum_x // number
+                s_xt += sum_xt - sum_x * sum_t // number
+                s_tt += sum_tt - sum_t * sum_t // number
+                freedom += number - 1
+                looks += number
+        if freedom < 2 or s_xx <= 0 or s_xt <= 0:
+            self.interval_ns, self.interval_sigma_ns = 0, UNKNOWN_LOSS
+            return
+        self.interval_ns = (s_xt * 1000 + s_xx // 2) // s_xx
+        residual = max(0, s_tt - s_xt * s_xt // s_xx)  # us^2
+        variance_ns = residual * 1000000 // (freedom * s_xx)
+        crystal_ns = self.interval_ns * clock.CRYSTAL_PPM // 1000000
+        self.interval_sigma_ns = min(_isqrt(variance_ns + crystal_ns * crystal_ns) + 1, UNKNOWN_LOSS)
+
+    def _count_losses(self, fits):
+        """Keep the gaps that are none for sure out of the list, and join the segments around them."""
+        gaps = []
+        segments = [self._segments[0]]
+        before = fits[0]
+        for (sample, _), segment, after in zip(self.gaps, self._segments[1:], fits[1:]):
+            lost = UNKNOWN_LOSS
+            sure = False
+            if before is not None and after is not None and self.interval_ns:
+                step_ns = self._offset_ns(after) - self._offset_ns(before)
+                lost = max(0, (step_ns + self.interval_ns // 2) // self.interval_ns)
+                sure = before[0] >= SURE and after[0] >= SURE
+            if lost or not sure:
+                gaps.append((sample, min(lost, UNKNOWN_LOSS)))
+                segments.append(segment)
+            before = after if after is not None else before
+        self.gaps = gaps
+        self._segments = segments
+        if gaps:
+            self.flags |= GAP
+
+    def _offset_ns(self, fit):
+        number, sum_x, sum_t = fit[:3]
+        return (sum_t * 1000 - self.interval_ns * sum_x) // number
+
+
+def capture(accelerometer, window, odr_hz, full_scale_g):
+    """Fill `window` from the FIFO and measure it; returns how many tries it took.
+
+    A try in which samples may have been lost or a transfer failed is thrown away; only the last one keeps gaps.
+    Raises OSError when the part still fails then.
+    """
+    window.odr_hz = odr_hz
+    window.full_scale_g = full_scale_g
+    window.sensitivity_ug = lis3dh.SENSITIVITY_UG[full_scale_g]
+    for tries in range(1, TRIES + 1):
+        gc.collect()
+        gc.disable()
+        try:
+            complete = _fill(accelerometer, window, tries == TRIES)
+            window.measure()
+        except OSError:
+            if tries == TRIES:
+                raise
+            complete = False
+        finally:
+            gc.enable()
+        if complete and not window.gaps:
+            break
+    _right_justify(window)
+    return tries
+
+
+def _fill(accelerometer, window, keep_gaps):
+    """Read the window's samples; False as soon as the FIFO is full and gaps are not to be kept."""
+    _start(accelerometer, window)
+    odr_hz = window.odr_hz
+    samples = window.samples
+    batch_ms = READ_AT * 1000 // odr_hz
+    spread_ms = max(4, batch_ms // 4)
+    fastest_hz = odr_hz * FASTEST // 100
+    read = dither = 0
+    read_us = clock.now_us()
+    while read < samples:
+        dither = (dither * 13 + 7) & 63  # visits every value; its upper bits are the irregular ones
+        clock.sleep_ms(batch_ms - 1 + (dither * spread_ms >> 6))
+        before_us = clock.now_us()
+        level = accelerometer.fifo_level()
+        after_us = clock.now_us()
+        full = level >= lis3dh.FIFO_DEPTH
+        if not full:
+            window.look(read + level, before_us, after_us)
+        if level < READ_AT:
+            _check_alive(after_us - read_us, odr_hz)
+            continue
+        number = min(level, samples - read)
+        accelerometer.read_into(window.counts, read, number)
+        # a stall between the look and the read overflows the FIFO without OVRN ever being seen
+        read_us = clock.now_us()
+        unseen = level + (read_us - before_us) * fastest_hz // 1000000 >= lis3dh.FIFO_DEPTH
+        if full and not keep_gaps:
+            return False
+        if full or unseen:
+            window.gap(read, full)
+        read += number
+    _finish(accelerometer, window)
+    return True
+
+
+def _start(accelerometer, window):
+    """Start the stream and let the filter settle: the first samples are read into the window and overwritten."""
+    accelerometer.start(window.odr_hz, window.full_scale_g)
+    started_us = clock.now_us()
+    while accelerometer.fifo_level() < SETTLING:
+        clock.sleep_ms(SETTLING * 1000 // window.odr_hz)
+        _check_alive(clock.now_us() - started_us, window.odr_hz)
+    accelerometer.read_into(window.counts, 0, SETTLING)
+    window.clear(started_us)
+
+
+def _finish(accelerometer, window):
+    """One more look, so that a segment that began with the last batch has one; then check and stop the part."""
+    before_us = clock.now_us()
+    level = accelerometer.fifo_level()
+    if level < lis3dh.FIFO_DEPTH:
+        window.look(window.samples + level, before_us, clock.now_us())
+    if not accelerometer.still_set(window.odr_hz, window.full_scale_g):
+        raise OSError("LIS3DH lost its settings while measuring (brown-out?)")
+    window.temperature = accelerometer.temperature()
+    accelerometer.stop()
+
+
+def _check_alive(waited_us, odr_hz):
+    if waited_us > 1000000 + FIFO_PATIENCE * 1000000 // odr_hz:
+        raise OSError("LIS3DH FIFO does not fill at %d Hz" % odr_hz)
+
+
+def _right_justify(window):
+    counts = window.counts
+    highest = lowest = 0
+    for i in range(len(counts)):
+        count = counts[i] >> lis3dh.SHIFT
+        counts[i] = count
+        if count > highest:
+            highest = count
+        elif count < lowest:
+            lowest = count
+    if highest >= lis3dh.CODE_MAX or lowest <= lis3dh.CODE_MIN:
+        window.flags |= SATURATED
+
+
+def _isqrt(value):
+    """Integer square root, by Newton's method."""
+    root = value
+    better = (root + 1) // 2
+    while better < root:
+        root = better
+        better = (root + value // root) // 2
+    return root

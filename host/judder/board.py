@@ -1,0 +1,24 @@
+"""Where the board's files are: in a checkout, or packed into the installed package."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The board's root: `device` holds main.py, node/ and lib/; `boot` is the board's boot.py."""
+
+    device: Path
+    boot: Path
+
+
+def tree() -> Tree:
+    """Find the board's tree. Raises FileNotFoundError, with what to do, when its libraries are missing."""
+    packed = Path(__file__).parent / "_board"
+    checkout = Path(__file__).parents[2]
+    found = Tree(packed / "device", packed / "boot.py")
+    if not packed.is_dir():
+        found = Tree(checkout / "device", checkout / "boot.py")
+    if not (found.device / "lib" / "adafruit_lis3dh.py").is_file():
+        raise FileNotFoundError(f"no device libraries in {found.device / 'lib'}: run `make setup` in the checkout")
+    return found

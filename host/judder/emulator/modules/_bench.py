@@ -1,0 +1,50 @@
+"""The child's end of the stream to the bench (see judder.emulator.stream)."""
+
+import os
+import struct
+
+_request = struct.Struct("<BBHH")
+_reply = struct.Struct("<BH")
+_u64 = struct.Struct("<Q")
+_read_fd = _write_fd = -1
+
+
+def attach(read_fd, write_fd):
+    global _read_fd, _write_fd
+    _read_fd, _write_fd = read_fd, write_fd
+
+
+def call(op, address=0, written=b"", read_length=0):
+    """One request and its reply: (status, bytes). The bench going away ends this interpreter."""
+    try:
+        os.write(_write_fd, _request.pack(op, address, len(written), read_length) + written)
+        data = os.read(_read_fd, 65536)
+        while data and len(data) < 3 + _reply.unpack_from(data)[1]:
+            data += os.read(_read_fd, 65536)
+    except OSError:
+        data = b""
+    if not data:
+        os._exit(0)
+    return data[0], data[3:]
+
+
+def now_ns():
+    return _u64.unpack(call(ord("N"), read_length=8)[1])[0]
+
+
+def sleep_ms(duration_ms):
+    call(ord("S"), written=_u64.pack(duration_ms))
+
+
+class Console:
+    """sys.stdout: what the board's USB serial port would show."""
+
+    def write(self, text):
+        if text:
+            data = text.encode()
+            for start in range(0, len(data), 32768):
+                call(ord("C"), written=data[start : start + 32768])
+        return len(text)
+
+    def flush(self):
+        pass

@@ -1,0 +1,7 @@
+"""CircuitPython's microcontroller: the reset."""
+
+import _bench
+
+
+def reset():
+    _bench.call(ord("Q"))

@@ -1,0 +1,76 @@
+"""The byte stream between the bench and whoever plays the Swan.
+
+Little-endian, one request in flight: `u8 op, u8 address, u16 written_length, u16 read_length, bytes written`; reply
+`u8 status, u16 length, bytes`. Every client knows `T` (transfer: both lengths > 0 is a repeated start, both 0 a
+probe) and `X` (bus reset); status 0 ACK, 1 address NACK, 2 data NACK. Further ops belong to the emulated Swan.
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from judder.emulator.i2c import ACK, I2CBus, Transfer
+
+_REQUEST = struct.Struct("<BBHH")
+_REPLY = struct.Struct("<BH")
+UNKNOWN_OP = 255
+
+Handler = Callable[["Request"], bytes]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request off the stream."""
+
+    op: int
+    address: int
+    read_length: int
+    written: bytes
+
+
+class Stream:
+    """The bench's end, over two file descriptors (a socket's one twice)."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self._buffer = b""
+
+    def request(self) -> Request | None:
+        """Wait for the next request; None when the other end has gone."""
+        if not self._fill(_REQUEST.size):
+            return None
+        op, address, written_length, read_length = _REQUEST.unpack_from(self._buffer)
+        if not self._fill(_REQUEST.size + written_length):
+            return None
+        written = self._buffer[_REQUEST.size : _REQUEST.size + written_length]
+        self._buffer = self._buffer[_REQUEST.size + written_length :]
+        return Request(op, address, read_length, written)
+
+    def reply(self, status: int, data: bytes = b"") -> None:
+        """Answer the request in flight; a client that has gone is no error here."""
+        with suppress(BrokenPipeError):
+            os.write(self._write_fd, _REPLY.pack(status, len(data)) + data)
+
+    def _fill(self, length: int) -> bool:
+        while len(self._buffer) < length:
+            data = os.read(self._read_fd, 65536)
+            if not data:
+                return False
+            self._buffer += data
+        return True
+
+
+def answer(stream: Stream, request: Request, bus: I2CBus, own_ops: dict[int, Handler]) -> None:
+    """Carry out one request on the bus, or by one of the ops of the emulated Swan."""
+    if request.op == ord("T"):
+        stream.reply(*bus.transfer(Transfer(request.address, request.written, request.read_length)))
+    elif request.op == ord("X"):
+        bus.reset()
+        stream.reply(ACK)
+    elif request.op in own_ops:
+        stream.reply(ACK, own_ops[request.op](request))
+    else:
+        stream.reply(UNKNOWN_OP)
