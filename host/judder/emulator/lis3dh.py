@@ -130,7 +130,7 @@ class Run:
         elapsed = (k + 1) * self.period_ns
         if self.drift_per_s:
             drift = self.drift_per_s / 1e9
-            elapsed = (np.sqrt(1 + 2 * drift * elapsed) - 1) / drift
+            elapsed = 2 * elapsed / (1 + np.sqrt(1 + 2 * drift * elapsed))
         result: FloatArray = self.started_ns + elapsed + self.jitter_ns[k % self.jitter_ns.size]
         return result
 
@@ -168,7 +168,7 @@ class LIS3DH:
         self.empty_needs_extra_read = True  # AN section 9: EMPTY rises only after one read too many
         self.stuck_fifo = False
         self.violations: list[str] = []
-        self.lost = 0  # samples overwritten unread in stream mode
+        self._lost = 0
         self.overreads = 0  # sets given a second time because the FIFO was empty
         self.read_log: deque[int] = deque(maxlen=65536)  # number of each sample given over the bus
         jitter_rng = np.random.default_rng([seed, 0x1D])
@@ -180,6 +180,12 @@ class LIS3DH:
         self._power_up(0)
 
     # --- ground truth -------------------------------------------------------------------------------------------
+
+    @property
+    def lost(self) -> int:
+        """Samples overwritten unread in stream mode, up to now."""
+        self._settle(self.clock.now_ns())
+        return self._lost
 
     def arrival_ns(self, sample: int) -> int:
         """The true instant at which sample number `sample` was taken."""
@@ -364,7 +370,7 @@ class LIS3DH:
         as_stream = self._fifo_mode == 2 or (self._fifo_mode == 3 and not self._triggered)
         if produced - self._tail > FIFO_DEPTH:
             if as_stream:
-                self.lost += produced - self._tail - FIFO_DEPTH
+                self._lost += produced - self._tail - FIFO_DEPTH
                 self._tail = produced - FIFO_DEPTH
             else:
                 produced = self._tail + FIFO_DEPTH
@@ -415,7 +421,8 @@ class LIS3DH:
         """Left-justified output of one sample, shape (3,)."""
         if number < self._runs[0].first:
             return np.zeros(3, np.int16)
-        row: CountArray = self._block[self._load_block(number)]
+        offset = self._load_block(number)
+        row: CountArray = self._block[offset]
         return row
 
     def _load_block(self, number: int) -> int:
