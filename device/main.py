@@ -6,11 +6,12 @@ that knows pins.
 
 import os
 
-from node import clock, frame, settings, window
-from node.accelerometer import Accelerometer
+from node import clock, frame, settings
+from node.accelerometer import Accelerometer, capture
 from node.bus import NOTECARD_HZ, Bus
 from node.ring import Ring
 from node.uplink import LinkError, Uplink
+from node.window import SLOW_BUS, Window
 
 FIRMWARE = "judder 0.1.0"
 SLOW_ODR_HZ = 400  # what a bus at 100 kHz can carry without loss
@@ -60,7 +61,7 @@ class Node:
         self.uplink = Uplink(self.bus, values)
         self.ring = Ring(values.ring_bytes)
         self.calendar = clock.Calendar()
-        self.window = window.Window(values.samples)
+        self.window = Window(values.samples)
         self.window.boot = int.from_bytes(os.urandom(4), "little")
         self.accelerometer = None
         self.identity = None
@@ -149,12 +150,12 @@ class Node:
             self._find_accelerometer()
         filled = self.window
         try:
-            tries = window.capture(self.accelerometer, filled, self.odr_hz, self.settings.full_scale_g)
+            tries = capture(self.accelerometer, filled, self.odr_hz, self.settings.full_scale_g)
         except OSError:
             self.accelerometer = None
             raise
         if self.bus.sensor_hz == NOTECARD_HZ:
-            filled.flags |= window.SLOW_BUS
+            filled.flags |= SLOW_BUS
         filled.started_at_us, filled.started_at_uncertainty_ms = self.calendar.utc_us(filled.first_sample_us)
         length = frame.encode(filled, self.identity, self.frame)
         self.ring.put((filled.boot, filled.sequence), bytes(memoryview(self.frame)[:length]))

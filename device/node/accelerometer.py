@@ -1,20 +1,28 @@
-"""LIS3DH accelerometer: Adafruit's driver, and the FIFO it leaves out.
+"""LIS3DH accelerometer: Adafruit's driver, the FIFO it leaves out, and the acquisition of a window from it.
 
 Document: ST DocID17530 Rev 2 (DS, registers), ST AN3308 Rev 3 (AN, FIFO).
 
 The parent gives identity check, reset and register access; its own way of reading (one sample a call, high
 resolution) loses samples and cuts the bandwidth to ODR/9. Here samples come from the FIFO in stream mode, normal
-mode, straight into the caller's array: no copy, no allocation per sample.
+mode, straight into the window's array: no copy, no allocation per sample. Qwiic has no interrupt wire, so the level
+is polled; nothing else happens on the bus meanwhile.
 """
 
+import gc
+
 import adafruit_lis3dh
+
+from node import clock
 
 ADDRESS = 0x18
 FIFO_DEPTH = 32
 NORMAL_MODE = 1
 SHIFT = 6  # the FIFO is 10 bits wide, left-justified in 16 (DS 3.6)
-CODE_MAX = 511
-CODE_MIN = -512
+SETTLING = 8  # samples discarded after the start: more than any mode's turn-on time (DS table 10)
+READ_AT = 8  # samples: with a FIFO of 32 this leaves room for a stall of 10 ms at 1344 Hz + 10 %
+TRIES = 3
+FASTEST = 110  # percent of the nominal rate that a part may reach; bounds what can have been lost unseen
+PATIENCE = 64  # samples' time, and a second, to wait for a FIFO that does not fill
 
 ODR_CODES = {10: 2, 25: 3, 50: 4, 100: 5, 200: 6, 400: 7, 1344: 9}  # CTRL_REG1, DS table 31
 SENSITIVITY_UG = {2: 4000, 4: 8000, 8: 16000, 16: 48000}  # micro-g per count in normal mode, DS table 4
@@ -100,3 +108,95 @@ class Accelerometer(adafruit_lis3dh.LIS3DH_I2C):
     def temperature(self):
         """Relative temperature in 1/256 degC, as OUT_ADC3 has it (DS 3.7)."""
         return self.read_adc_raw(_ADC3)
+
+
+def capture(accelerometer, window, odr_hz, full_scale_g):
+    """Fill `window` from the FIFO and measure it; returns how many tries it took.
+
+    A try in which samples may have been lost or a transfer failed is thrown away; only the last one keeps gaps.
+    Raises OSError when the part still fails then.
+    """
+    window.odr_hz = odr_hz
+    window.full_scale_g = full_scale_g
+    window.mode = NORMAL_MODE
+    window.sensitivity_ug = SENSITIVITY_UG[full_scale_g]
+    for tries in range(1, TRIES + 1):
+        gc.collect()
+        gc.disable()
+        try:
+            complete = _fill(accelerometer, window, tries == TRIES)
+            window.measure()
+        except OSError:
+            if tries == TRIES:
+                raise
+            complete = False
+        finally:
+            gc.enable()
+        if complete and not window.gaps:
+            break
+    window.right_justify(SHIFT)
+    return tries
+
+
+def _fill(accelerometer, window, keep_gaps):
+    """Read the window's samples; False as soon as the FIFO is full and gaps are not to be kept."""
+    _start(accelerometer, window)
+    odr_hz = window.odr_hz
+    samples = window.samples
+    batch_ms = READ_AT * 1000 // odr_hz
+    spread_ms = max(4, batch_ms // 4)
+    fastest_hz = odr_hz * FASTEST // 100
+    read = dither = 0
+    read_us = clock.now_us()
+    while read < samples:
+        dither = (dither * 13 + 7) & 63  # visits every value; its upper bits are the irregular ones
+        clock.sleep_ms(batch_ms - 1 + (dither * spread_ms >> 6))
+        before_us = clock.now_us()
+        level = accelerometer.fifo_level()
+        after_us = clock.now_us()
+        full = level >= FIFO_DEPTH
+        if not full:
+            window.look(read + level, before_us, after_us)
+        if level < READ_AT:
+            _check_alive(after_us - read_us, odr_hz)
+            continue
+        number = min(level, samples - read)
+        accelerometer.read_into(window.counts, read, number)
+        # a stall between the look and the read overflows the FIFO without OVRN ever being seen
+        read_us = clock.now_us()
+        unseen = level + (read_us - before_us) * fastest_hz // 1000000 >= FIFO_DEPTH
+        if full and not keep_gaps:
+            return False
+        if full or unseen:
+            window.gap(read, full)
+        read += number
+    _finish(accelerometer, window)
+    return True
+
+
+def _start(accelerometer, window):
+    """Start the stream and let the filter settle: the first samples are read into the window and overwritten."""
+    accelerometer.start(window.odr_hz, window.full_scale_g)
+    started_us = clock.now_us()
+    while accelerometer.fifo_level() < SETTLING:
+        clock.sleep_ms(SETTLING * 1000 // window.odr_hz)
+        _check_alive(clock.now_us() - started_us, window.odr_hz)
+    accelerometer.read_into(window.counts, 0, SETTLING)
+    window.clear(started_us)
+
+
+def _finish(accelerometer, window):
+    """One more look, so that a segment that began with the last batch has one; then check and stop the part."""
+    before_us = clock.now_us()
+    level = accelerometer.fifo_level()
+    if level < FIFO_DEPTH:
+        window.look(window.samples + level, before_us, clock.now_us())
+    if not accelerometer.still_set(window.odr_hz, window.full_scale_g):
+        raise OSError("LIS3DH lost its settings while measuring (brown-out?)")
+    window.temperature = accelerometer.temperature()
+    accelerometer.stop()
+
+
+def _check_alive(waited_us, odr_hz):
+    if waited_us > 1000000 + PATIENCE * 1000000 // odr_hz:
+        raise OSError("LIS3DH FIFO does not fill at %d Hz" % odr_hz)

@@ -11,10 +11,8 @@ offset to the next, in intervals, is the number of samples lost between them. A 
 have overflowed the FIFO between a look and the read after it, which OVRN does not show; no step there, no loss.
 """
 
-import gc
 from array import array
 
-from node import accelerometer as lis3dh
 from node import clock
 
 GAP = 1
@@ -22,18 +20,13 @@ OVERRUN = 2
 SATURATED = 4
 SLOW_BUS = 8
 
-SETTLING = 8  # samples discarded after the start: more than any mode's turn-on time (DS table 10)
-READ_AT = 8  # samples: with a FIFO of 32 this leaves room for a stall of 10 ms at 1344 Hz + 10 %
-TRIES = 3
 UNKNOWN_LOSS = 0xFFFF
 SURE = 8  # looks on both sides that tell no step from a step of one sample for sure
-FASTEST = 110  # percent of the nominal rate that a part may reach; bounds what can have been lost unseen
-FIFO_PATIENCE = 64  # samples' time, and a second, to wait for a FIFO that does not fill
-_LOOKS = 4096
+_LOOKS = 1024  # 512 batches of 8 are the longest window
 
 
 class Window:
-    """Preallocated room for one window and what is known about it; filled by `capture`, read by `frame.encode`.
+    """Preallocated room for one window and what is known about it; filled by the accelerometer, read by `frame.encode`.
 
     `counts` is an array('h') of x, y, z in turn. Times are microseconds of clock.now_us.
     """
@@ -48,7 +41,7 @@ class Window:
         self.first_sample_us = 0
         self.odr_hz = 0
         self.full_scale_g = 2
-        self.mode = lis3dh.NORMAL_MODE
+        self.mode = 0
         self.sensitivity_ug = 0
         self.temperature = -32768
         self.started_at_us = 0
@@ -70,6 +63,20 @@ class Window:
         for _, count in self.gaps:
             lost += count
         return min(lost, UNKNOWN_LOSS)
+
+    def right_justify(self, shift):
+        """Turn left-justified register values into counts, and flag those at the end of the code range."""
+        counts = self.counts
+        highest = lowest = 0
+        for i in range(len(counts)):
+            count = counts[i] >> shift
+            counts[i] = count
+            if count > highest:
+                highest = count
+            elif count < lowest:
+                lowest = count
+        if highest >= (1 << 15 - shift) - 1 or lowest <= -(1 << 15 - shift):
+            self.flags |= SATURATED
 
     def clear(self, origin_us):
         self.gaps = []
@@ -177,111 +184,6 @@ class Window:
     def _offset_ns(self, fit):
         number, sum_x, sum_t = fit[:3]
         return (sum_t * 1000 - self.interval_ns * sum_x) // number
-
-
-def capture(accelerometer, window, odr_hz, full_scale_g):
-    """Fill `window` from the FIFO and measure it; returns how many tries it took.
-
-    A try in which samples may have been lost or a transfer failed is thrown away; only the last one keeps gaps.
-    Raises OSError when the part still fails then.
-    """
-    window.odr_hz = odr_hz
-    window.full_scale_g = full_scale_g
-    window.sensitivity_ug = lis3dh.SENSITIVITY_UG[full_scale_g]
-    for tries in range(1, TRIES + 1):
-        gc.collect()
-        gc.disable()
-        try:
-            complete = _fill(accelerometer, window, tries == TRIES)
-            window.measure()
-        except OSError:
-            if tries == TRIES:
-                raise
-            complete = False
-        finally:
-            gc.enable()
-        if complete and not window.gaps:
-            break
-    _right_justify(window)
-    return tries
-
-
-def _fill(accelerometer, window, keep_gaps):
-    """Read the window's samples; False as soon as the FIFO is full and gaps are not to be kept."""
-    _start(accelerometer, window)
-    odr_hz = window.odr_hz
-    samples = window.samples
-    batch_ms = READ_AT * 1000 // odr_hz
-    spread_ms = max(4, batch_ms // 4)
-    fastest_hz = odr_hz * FASTEST // 100
-    read = dither = 0
-    read_us = clock.now_us()
-    while read < samples:
-        dither = (dither * 13 + 7) & 63  # visits every value; its upper bits are the irregular ones
-        clock.sleep_ms(batch_ms - 1 + (dither * spread_ms >> 6))
-        before_us = clock.now_us()
-        level = accelerometer.fifo_level()
-        after_us = clock.now_us()
-        full = level >= lis3dh.FIFO_DEPTH
-        if not full:
-            window.look(read + level, before_us, after_us)
-        if level < READ_AT:
-            _check_alive(after_us - read_us, odr_hz)
-            continue
-        number = min(level, samples - read)
-        accelerometer.read_into(window.counts, read, number)
-        # a stall between the look and the read overflows the FIFO without OVRN ever being seen
-        read_us = clock.now_us()
-        unseen = level + (read_us - before_us) * fastest_hz // 1000000 >= lis3dh.FIFO_DEPTH
-        if full and not keep_gaps:
-            return False
-        if full or unseen:
-            window.gap(read, full)
-        read += number
-    _finish(accelerometer, window)
-    return True
-
-
-def _start(accelerometer, window):
-    """Start the stream and let the filter settle: the first samples are read into the window and overwritten."""
-    accelerometer.start(window.odr_hz, window.full_scale_g)
-    started_us = clock.now_us()
-    while accelerometer.fifo_level() < SETTLING:
-        clock.sleep_ms(SETTLING * 1000 // window.odr_hz)
-        _check_alive(clock.now_us() - started_us, window.odr_hz)
-    accelerometer.read_into(window.counts, 0, SETTLING)
-    window.clear(started_us)
-
-
-def _finish(accelerometer, window):
-    """One more look, so that a segment that began with the last batch has one; then check and stop the part."""
-    before_us = clock.now_us()
-    level = accelerometer.fifo_level()
-    if level < lis3dh.FIFO_DEPTH:
-        window.look(window.samples + level, before_us, clock.now_us())
-    if not accelerometer.still_set(window.odr_hz, window.full_scale_g):
-        raise OSError("LIS3DH lost its settings while measuring (brown-out?)")
-    window.temperature = accelerometer.temperature()
-    accelerometer.stop()
-
-
-def _check_alive(waited_us, odr_hz):
-    if waited_us > 1000000 + FIFO_PATIENCE * 1000000 // odr_hz:
-        raise OSError("LIS3DH FIFO does not fill at %d Hz" % odr_hz)
-
-
-def _right_justify(window):
-    counts = window.counts
-    highest = lowest = 0
-    for i in range(len(counts)):
-        count = counts[i] >> lis3dh.SHIFT
-        counts[i] = count
-        if count > highest:
-            highest = count
-        elif count < lowest:
-            lowest = count
-    if highest >= lis3dh.CODE_MAX or lowest <= lis3dh.CODE_MIN:
-        window.flags |= SATURATED
 
 
 def _isqrt(value):

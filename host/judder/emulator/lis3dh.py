@@ -24,6 +24,7 @@ from judder.emulator.clock import Clock
 
 FloatArray = NDArray[np.float64]
 CountArray = NDArray[np.int16]
+Given = tuple[int, bytes]  # sample number, x y z as on the bus
 Response = Callable[[FloatArray], FloatArray]
 
 ADDRESS = 0x18
@@ -170,7 +171,7 @@ class LIS3DH:
         self.violations: list[str] = []
         self._lost = 0
         self.overreads = 0  # sets given a second time because the FIFO was empty
-        self.read_log: deque[int] = deque(maxlen=65536)  # number of each sample given over the bus
+        self.given: deque[Given] = deque(maxlen=65536)  # every sample given over the bus, for the record
         jitter_rng = np.random.default_rng([seed, 0x1D])
         self._jitter_unit = np.clip(jitter_rng.normal(0, jitter, 4096), -0.4, 0.4) if jitter else np.zeros(1)
         self._runs: deque[Run] = deque(maxlen=64)
@@ -330,7 +331,7 @@ class LIS3DH:
             self._latched[axis] = None
             self._read_number[axis] = newest
             if axis == 2:
-                self.read_log.append(newest)
+                self.given.append((newest, self._sample(newest).astype("<i2").tobytes()))
         else:
             self._latched[axis] = newest
         return value >> 8 if high else value & 0xFF
@@ -392,7 +393,7 @@ class LIS3DH:
         self._settle(now_ns)
         if self._head > self._tail:
             self._last_set = self._fifo_sample(self._tail)
-            self.read_log.append(self._tail)
+            self.given.append((self._tail, self._last_set))
             self._tail += 1
         elif self._collecting:
             self.overreads += 1
