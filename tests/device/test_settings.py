@@ -1,0 +1,90 @@
+"""Settings: every complaint names key, value and what is allowed, and the default stands."""
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node import settings
+from node.settings import TABLE, Settings, example
+
+
+def defaults():
+    return {name: default for name, default, _, _ in TABLE}
+
+
+def values(read):
+    return {name: getattr(read, name.lower()) for name in defaults()}
+
+
+def test_an_empty_file_gives_the_defaults_without_a_word():
+    read = Settings("")
+    assert values(read) == defaults()
+    assert read.complaints == []
+
+
+def test_the_example_is_toml_and_reads_back_as_the_defaults():
+    assert tomllib.loads(example()) == defaults()
+    read = Settings(example())
+    assert values(read) == defaults()
+    assert read.complaints == []
+
+
+def test_values_are_read_quoted_or_bare_with_comments_and_foreign_keys_left_alone():
+    read = Settings(
+        'PRODUCT_UID = "com.you:vib"  # mine\r\n# LABEL = "no"\nODR_HZ = 400 # slow\nSAMPLES="512"\n'
+        "DEVICE_SN = 'pump-3'\nCIRCUITPY_WEB_API_PASSWORD = \"x\"\n\n[section]"
+    )
+    assert read.complaints == []
+    assert (read.product_uid, read.odr_hz, read.samples, read.device_sn, read.label) == (
+        "com.you:vib",
+        400,
+        512,
+        "pump-3",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("ODR_HZ = 1000", ["ODR_HZ = 1000", "10, 25, 50, 100, 200, 400, 1344", "using 1344"]),
+        ("SAMPLES = 63", ["SAMPLES = 63", "64 to 4096", "using 1024"]),
+        ("SAMPLES = lots", ["SAMPLES = lots", "64 to 4096"]),
+        ("CAPTURE_EVERY_S = 0.5", ["CAPTURE_EVERY_S = 0.5", "1 to 86400"]),
+        ("LABEL = '" + "x" * 65 + "'", ["LABEL is 65 bytes long", "at most 64"]),
+        ("SAMPLE_HZ = 400", ["SAMPLE_HZ is no setting", "settings.example.toml"]),
+        ("ODR_HZ 400", ["'ODR_HZ 400' is not NAME = value"]),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line_and_the_default_stands(line, words):
+    read = Settings("# first line\n" + line + "\nFULL_SCALE_G = 8\n")
+    assert len(read.complaints) == 1
+    assert read.complaints[0].startswith("settings.toml line 2: ")
+    for word in words:
+        assert word in read.complaints[0]
+    assert values(read) == {**defaults(), "FULL_SCALE_G": 8}
+
+
+@given(st.text())
+def test_any_text_at_all_leaves_allowed_values(text):
+    read = Settings(text)
+    for name, default, allowed, _ in TABLE:
+        value = getattr(read, name.lower())
+        assert settings.check(name, str(value), default, allowed) == value
+
+
+def test_the_hash_follows_the_values_and_nothing_else():
+    assert Settings("").hash == Settings("# hello\nODR_HZ = 1344\n").hash
+    assert Settings("").hash != Settings("ODR_HZ = 400\n").hash
+
+
+def test_a_missing_file_gives_the_defaults(tmp_path):
+    assert values(settings.load(str(tmp_path / "settings.toml"))) == defaults()
+    (tmp_path / "settings.toml").write_text("SAMPLES = 256\n")
+    assert settings.load(str(tmp_path / "settings.toml")).samples == 256
+
+
+def test_the_example_file_is_the_tables(request):
+    assert (request.config.rootpath / "device" / "settings.example.toml").read_text() == example()
