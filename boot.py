@@ -9,14 +9,16 @@ import os
 
 
 def service_wanted():
-    if "service" in os.listdir("/" if os.getcwd() == "/" else "."):
+    if "service" in os.listdir():
         return True
     import board
     import digitalio
 
-    with digitalio.DigitalInOut(board.BUTTON_USR) as button:
-        button.switch_to_input(pull=digitalio.Pull.UP)
-        return not button.value
+    button = digitalio.DigitalInOut(board.BUTTON_USR)
+    button.switch_to_input(pull=digitalio.Pull.UP)
+    pressed = not button.value
+    button.deinit()
+    return pressed
 
 
 def own_the_drive():

@@ -27,7 +27,7 @@ def open_i2c(frequency):
         import board
         import busio
     except ImportError:
-        import machine
+        import machine  # pyright: ignore[reportMissingImports]
 
         return machine.I2C(1, freq=frequency)
     return busio.I2C(board.SCL, board.SDA, frequency=frequency)

@@ -120,7 +120,10 @@ def capture(accelerometer, window, odr_hz, full_scale_g):
     window.full_scale_g = full_scale_g
     window.mode = NORMAL_MODE
     window.sensitivity_ug = SENSITIVITY_UG[full_scale_g]
-    for tries in range(1, TRIES + 1):
+    tries = 0
+    complete = False
+    while not complete:
+        tries += 1
         gc.collect()
         gc.disable()
         try:
@@ -129,11 +132,10 @@ def capture(accelerometer, window, odr_hz, full_scale_g):
         except OSError:
             if tries == TRIES:
                 raise
-            complete = False
         finally:
             gc.enable()
-        if complete and not window.gaps:
-            break
+        if window.gaps and tries < TRIES:
+            complete = False
     window.right_justify(SHIFT)
     return tries
 

@@ -6,37 +6,36 @@ peripherals/rtc.c). MicroPython has only counters that wrap, so they are extende
 
 import time
 
+try:
+    from time import ticks_diff, ticks_us  # pyright: ignore  # MicroPython
+except ImportError:
+    ticks_us = ticks_diff = None
+
 CRYSTAL_PPM = 20
 DRIFT_PPM = 50  # how fast our counter and UTC may part, with room for a warm crystal
+_LONGEST_SLEEP_MS = 60000  # well within the wrap of MicroPython's counter
 
-if hasattr(time, "monotonic_ns"):
+_last_ticks = ticks_us() if ticks_us else 0
+_elapsed_us = 0
 
-    def now_us():
-        """Microseconds since some moment before boot; never wraps."""
+
+def now_us():
+    """Microseconds since some moment; never wraps, as long as it is asked every few minutes."""
+    global _last_ticks, _elapsed_us
+    if not ticks_us or not ticks_diff:
         return time.monotonic_ns() // 1000
+    ticks = ticks_us()
+    _elapsed_us += ticks_diff(ticks, _last_ticks)
+    _last_ticks = ticks
+    return _elapsed_us
 
-    def sleep_ms(duration_ms):
-        time.sleep(duration_ms / 1000)
 
-else:
-    _last_ticks = time.ticks_us()
-    _elapsed_us = 0
-
-    def now_us():
-        """Microseconds since boot; never wraps as long as it is asked every few minutes."""
-        global _last_ticks, _elapsed_us
-        ticks = time.ticks_us()
-        _elapsed_us += time.ticks_diff(ticks, _last_ticks)
-        _last_ticks = ticks
-        return _elapsed_us
-
-    def sleep_ms(duration_ms):
-        # in pieces, so that now_us sees every wrap of the counter
-        while duration_ms > 60000:
-            time.sleep_ms(60000)
-            now_us()
-            duration_ms -= 60000
-        time.sleep_ms(int(duration_ms))
+def sleep_ms(duration_ms):
+    while duration_ms > _LONGEST_SLEEP_MS:
+        time.sleep(_LONGEST_SLEEP_MS / 1000)
+        duration_ms -= _LONGEST_SLEEP_MS
+        now_us()
+    time.sleep(duration_ms / 1000)
 
 
 class Calendar:

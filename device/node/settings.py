@@ -8,13 +8,13 @@ from binascii import crc32
 
 FILE = "settings.toml"
 
-# name, default, allowed (a tuple of choices, a range of integers, or the longest text), meaning
+# name, default, allowed (first and last: of a number, or of the bytes of a text; or all choices), meaning
 TABLE = (
-    ("PRODUCT_UID", "", 128, "Notehub product; empty keeps what the Notecard already has"),
-    ("DEVICE_SN", "", 64, "serial number shown in Notehub, such as pump-3"),
-    ("ROUTE", "ingest", 64, "alias of the Notehub proxy route to the server"),
-    ("LABEL", "", 64, "label for the windows' class in training; empty: labelled on the server"),
-    ("SESSION", "", 64, "name of a measuring campaign, sent with each window"),
+    ("PRODUCT_UID", "", (0, 128), "Notehub product; empty keeps what the Notecard already has"),
+    ("DEVICE_SN", "", (0, 64), "serial number shown in Notehub, such as pump-3"),
+    ("ROUTE", "ingest", (0, 64), "alias of the Notehub proxy route to the server"),
+    ("LABEL", "", (0, 64), "label for the windows' class in training; empty: labelled on the server"),
+    ("SESSION", "", (0, 64), "name of a measuring campaign, sent with each window"),
     ("ODR_HZ", 1344, (10, 25, 50, 100, 200, 400, 1344), "nominal output data rate"),
     ("FULL_SCALE_G", 2, (2, 4, 8, 16), "full scale"),
     ("SAMPLES", 1024, (64, 4096), "samples in a window"),
@@ -70,8 +70,8 @@ class Settings:
 def check(name, text, default, allowed):
     """The value that `text` stands for. Raises ValueError naming key, value and what is allowed."""
     if isinstance(default, str):
-        if len(text.encode()) > allowed:
-            raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed))
+        if len(text.encode()) > allowed[1]:
+            raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed[1]))
         return text
     try:
         value = int(text)
@@ -90,7 +90,7 @@ def example():
     lines = ["# Copy to settings.toml on the board and change what differs. Every line is optional."]
     for name, default, allowed, meaning in TABLE:
         if isinstance(default, str):
-            lines.append('# %s (at most %d bytes)\n%s = "%s"' % (meaning, allowed, name, default))
+            lines.append('# %s (at most %d bytes)\n%s = "%s"' % (meaning, allowed[1], name, default))
         elif name in _CHOICES:
             lines.append("# %s: %s\n%s = %d" % (meaning, ", ".join([str(one) for one in allowed]), name, default))
         else:

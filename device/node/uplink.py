@@ -95,16 +95,18 @@ class Uplink:
         return _acknowledged(answer.get("body"))
 
     def _stage(self, frames):
-        """Fill the Notecard's binary store with the frames; Raises LinkError when it will not hold them."""
+        """Fill the Notecard's binary store with the frames. Raises LinkError when it will not hold them."""
         body = frames[0] if len(frames) == 1 else b"".join(frames)
-        for _ in range(ATTEMPTS):
+        attempt = 1
+        while True:
             try:
                 self._fill_store(memoryview(body))
                 return
-            except LinkError as error:
+            except LinkError:
                 self.attempts_failed += 1
-                failure = error
-        raise failure
+                if attempt == ATTEMPTS:
+                    raise
+            attempt += 1
 
     def _fill_store(self, body):
         self._request({"req": "card.binary", "delete": True})
@@ -133,7 +135,7 @@ class Uplink:
         """One transaction; an `err` in the reply is a LinkError with the Notecard's own words."""
         try:
             self.transactions += 1
-            reply = self._open().Transaction(request)
+            reply = self._open().Transaction(request) or {}
         except LinkError:
             raise
         except Exception as error:  # note-python raises nothing more specific

@@ -16,10 +16,7 @@ class DigitalInOut:
         self.direction = Direction.INPUT
         self.pull = None
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
+    def deinit(self):
         pass
 
     def switch_to_input(self, pull=None):
