@@ -13,6 +13,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
+_OTHER_FILES = ("settings.example.toml", "requirements.txt")
+
+
 class BoardTree(BuildHookInterface[Any]):
     """Adds judder/_board to a wheel."""
 
@@ -29,7 +32,7 @@ class BoardTree(BuildHookInterface[Any]):
         included[self._libraries.name] = "judder/_board/device/lib"
         for path in sorted(device.rglob("*")):
             relative = path.relative_to(device)
-            if path.is_file() and relative.parts[0] != "lib" and "__pycache__" not in relative.parts:
+            if relative.parts[0] != "lib" and (path.suffix == ".py" or path.name in _OTHER_FILES):
                 included[str(path)] = f"judder/_board/device/{relative}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
