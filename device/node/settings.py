@@ -22,10 +22,11 @@ TABLE = (
     ("RING_BYTES", 98304, (16384, 262144), "RAM for windows that wait for the server"),
     ("POST_BYTES", 16384, (4096, 98304), "most bytes in one web.post, unless a single window is longer"),
     ("POST_TIMEOUT_S", 60, (10, 300), "how long the Notecard waits for the server's answer"),
-    ("SENSOR_ADDRESS", 24, (24, 25), "I2C address of the LIS3DH: 24 (0x18) or 25 (0x19)"),
+    ("TRANSFER", "chunks", ("chunks", "stock"), "how windows reach the Notecard: our chunks, or note-python's helper"),
+    ("SENSOR_ADDRESS", 24, (24, 25), "I2C address of the LIS3DH: 24 is 0x18, 25 is 0x19"),
 )
 
-_CHOICES = ("ODR_HZ", "FULL_SCALE_G", "SENSOR_ADDRESS")
+_CHOICES = ("ODR_HZ", "FULL_SCALE_G", "TRANSFER", "SENSOR_ADDRESS")
 
 
 class Settings:
@@ -70,16 +71,18 @@ class Settings:
 def check(name, text, default, allowed):
     """The value that `text` stands for. Raises ValueError naming key, value and what is allowed."""
     if isinstance(default, str):
-        if len(text.encode()) > allowed[1]:
-            raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed[1]))
-        return text
-    try:
-        value = int(text)
-    except ValueError:
-        value = None
+        value = text
+    else:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
     if name in _CHOICES:
         if value not in allowed:
             raise ValueError("%s = %s; must be one of %s" % (name, text, ", ".join([str(one) for one in allowed])))
+    elif isinstance(default, str):
+        if len(text.encode()) > allowed[1]:
+            raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed[1]))
     elif value is None or not allowed[0] <= value <= allowed[1]:
         raise ValueError("%s = %s; must be a whole number from %d to %d" % (name, text, allowed[0], allowed[1]))
     return value
@@ -89,12 +92,14 @@ def example():
     """The text of settings.example.toml."""
     lines = ["# Copy to settings.toml on the board and change what differs. Every line is optional."]
     for name, default, allowed, meaning in TABLE:
-        if isinstance(default, str):
-            lines.append('# %s (at most %d bytes)\n%s = "%s"' % (meaning, allowed[1], name, default))
-        elif name in _CHOICES:
-            lines.append("# %s: %s\n%s = %d" % (meaning, ", ".join([str(one) for one in allowed]), name, default))
+        if name in _CHOICES:
+            limits = ", ".join([str(one) for one in allowed])
+        elif isinstance(default, str):
+            limits = "at most %d bytes" % allowed[1]
         else:
-            lines.append("# %s: %d to %d\n%s = %d" % (meaning, allowed[0], allowed[1], name, default))
+            limits = "%d to %d" % allowed
+        value = '"%s"' % default if isinstance(default, str) else "%d" % default
+        lines.append("\n# %s (%s)\n%s = %s" % (meaning, limits, name, value))
     return "\n".join(lines) + "\n"
 
 

@@ -9,6 +9,7 @@ thus be posted twice; its key (device, boot, sequence) makes that harmless.
 """
 
 import notecard
+from notecard import binary_helpers
 
 from node import cobs
 from node.bus import NOTECARD_ADDRESS
@@ -45,6 +46,7 @@ class Uplink:
         self._bus = bus
         self._settings = settings
         self._card = None
+        self._renew_at = 0
         self._packet = bytearray(cobs.max_length(CHUNK_BYTES))
 
     def connect(self):
@@ -100,7 +102,10 @@ class Uplink:
         attempt = 1
         while True:
             try:
-                self._fill_store(memoryview(body))
+                if self._settings.transfer == "stock":
+                    self._fill_store_stock(body)
+                else:
+                    self._fill_store(memoryview(body))
                 return
             except LinkError:
                 self.attempts_failed += 1
@@ -117,9 +122,24 @@ class Uplink:
                 put["offset"] = offset
             self._request(put)
             self._transmit(self._packet[:length])
+        self._check_store(len(body))
+
+    def _fill_store_stock(self, body):
+        """note-python's own way: one packet, MD5 in pure Python, five copies of the body (note-python:notecard/binary_helpers.py)."""
+        self._request({"req": "card.binary", "delete": True})
+        try:
+            self.transactions += 3
+            binary_helpers.binary_store_transmit(self._open(), body, 0)
+        except LinkError:
+            raise
+        except Exception as error:
+            self._fail("binary transfer", error)
+        self._check_store(len(body))
+
+    def _check_store(self, length):
         held = self._request({"req": "card.binary"}).get("length", 0)
-        if held != len(body):
-            raise LinkError("Notecard holds %d bytes of %d sent" % (held, len(body)))
+        if held != length:
+            raise LinkError("Notecard holds %d bytes of %d sent" % (held, length))
 
     def _transmit(self, packet):
         card = self._open()
@@ -145,16 +165,16 @@ class Uplink:
         return reply
 
     def _open(self):
-        if self.transactions % RENEW_AFTER == 0:
-            self._card = None
-        if self._card is None:
+        if self._card is None or self.transactions >= self._renew_at:
             self._card = notecard.OpenI2C(self._bus, NOTECARD_ADDRESS, 0)
+            self._renew_at = self.transactions + RENEW_AFTER
         return self._card
 
     def _fail(self, doing, error):
         self._card = None
         raise LinkError(
-            "Notecard does not answer to %s (%s): check FEATHER power switch, Qwiic cable, supply" % (doing, error)
+            "no good answer from the Notecard to %s (%s); if it stays so, check FEATHER power switch, Qwiic cable, supply"
+            % (doing, error)
         )
 
 

@@ -54,6 +54,7 @@ def test_values_are_read_quoted_or_bare_with_comments_and_foreign_keys_left_alon
         ("SAMPLES = lots", ["SAMPLES = lots", "64 to 4096"]),
         ("CAPTURE_EVERY_S = 0.5", ["CAPTURE_EVERY_S = 0.5", "1 to 86400"]),
         ("LABEL = '" + "x" * 65 + "'", ["LABEL is 65 bytes long", "at most 64"]),
+        ('TRANSFER = "fast"', ["TRANSFER = fast", "chunks, stock", "using 'chunks'"]),
         ("SAMPLE_HZ = 400", ["SAMPLE_HZ is no setting", "settings.example.toml"]),
         ("ODR_HZ 400", ["'ODR_HZ 400' is not NAME = value"]),
     ],
