@@ -1,5 +1,7 @@
 # Everything runs from .venv; nothing is installed outside this folder.
-PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11 3,$(if $(shell command -v python$(v) 2>/dev/null),python$(v))))
+# The first that runs and is new enough; a version manager's shim may exist without its Python.
+PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$python && break; done)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -11,8 +13,7 @@ help: ## show this list
 setup: .venv/.ready ## make .venv with judder, its tools and the device libraries
 
 .venv/.ready: pyproject.toml device/requirements.txt
-	@test -n "$(PYTHON)" || { echo "judder needs Python 3.11 or later; none found. Install python3, or: make PYTHON=/path/to/python3"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "judder needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "judder needs Python 3.11 or later; none found. Install one, or: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "this Python cannot make virtual environments. On Debian: apt install python3-venv"; rm -rf .venv; exit 1; }
 	@echo "setting up .venv (a minute or two, once)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
