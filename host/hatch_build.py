@@ -12,7 +12,6 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-
 _OTHER_FILES = ("settings.example.toml", "requirements.txt")
 
 

@@ -125,7 +125,7 @@ class Uplink:
         self._check_store(len(body))
 
     def _fill_store_stock(self, body):
-        """note-python's own way: one packet, MD5 in pure Python, five copies of the body (note-python:notecard/binary_helpers.py)."""
+        """note-python's own way (its notecard/binary_helpers.py): one packet, MD5 in pure Python, five copies."""
         self._request({"req": "card.binary", "delete": True})
         try:
             self.transactions += 3
@@ -173,8 +173,8 @@ class Uplink:
     def _fail(self, doing, error):
         self._card = None
         raise LinkError(
-            "no good answer from the Notecard to %s (%s); if it stays so, check FEATHER power switch, Qwiic cable, supply"
-            % (doing, error)
+            "no good answer from the Notecard to %s (%s); if it stays so, check FEATHER power switch, Qwiic cable, "
+            "supply" % (doing, error)
         )
 
 

@@ -134,7 +134,7 @@ def test_fifo_source_follows_application_note_table_40():
     seen = []
     for _ in range(34):
         host.wait_samples(1)
-        status, _ = host.bus.transfer(Transfer(ADDRESS, b"\x2f", 0))
+        host.bus.transfer(Transfer(ADDRESS, b"\x2f", 0))
         seen.append(host.bus.transfer(Transfer(ADDRESS, b"", 1))[1][0])
         # the bus takes time too: keep in step with the samples
         host.clock._now_ns = round(1e9 * round(host.clock.now_ns() * 1344 / 1e9) / 1344)

@@ -1,5 +1,6 @@
 """The emulated Swan: small firmwares in the child interpreter show that it behaves as the board's sources say."""
 
+import itertools
 import os
 import textwrap
 
@@ -54,7 +55,7 @@ def test_time_comes_in_ticks_of_the_crystal_and_reading_it_takes_one(run):
         """
     )
     times = eval(lines[0])
-    for a, b in zip(times, times[1:], strict=False):
+    for a, b in itertools.pairwise(times):
         assert round((b - a) * RTC_HZ / 1e9) == 1
         assert abs(a * RTC_HZ / 1e9 - round(a * RTC_HZ / 1e9)) < 1e-4
 
@@ -219,7 +220,7 @@ def test_settings_are_on_the_drive_and_the_libraries_are_the_boards(run):
 
 
 def test_a_reset_boots_anew(run):
-    lines, swan = run(
+    _, swan = run(
         """
         import microcontroller, os
         if "been.here" in os.listdir():
@@ -232,7 +233,7 @@ def test_a_reset_boots_anew(run):
 
 
 def test_a_firmware_that_ends_is_a_crash_with_its_last_words(run):
-    with pytest.raises(SwanCrashError, match="(?s)last words.*ZeroDivisionError"):
+    with pytest.raises(SwanCrashError, match=r"(?s)last words.*ZeroDivisionError"):
         run("print('last words')\n1 / 0\n")
 
 

@@ -1,0 +1,122 @@
+"""Golden frames: one table that the device's encoder and the host's decoder both have to meet.
+
+`golden.json` holds, of each case, what the window says, its samples, and the frame. A version that has shipped never
+changes here; a new one adds cases (`python -m tests.frames` prints those of `CASES` that the file lacks).
+"""
+
+import json
+import math
+import random
+from array import array
+from pathlib import Path
+
+from node import frame
+from node.window import Window
+
+FILE = Path(__file__).with_name("golden.json")
+
+TEXTS = ("device", "firmware", "model", "settings", "label", "session")
+FIELDS = (
+    "flags",
+    "boot",
+    "sequence",
+    "interval_ns",
+    "interval_sigma_ns",
+    "odr_hz",
+    "started_at_us",
+    "started_at_uncertainty_ms",
+    "temperature",
+    "sensitivity_ug",
+    "full_scale_g",
+    "mode",
+    "trigger",
+)
+
+
+def golden():
+    return json.loads(FILE.read_text())
+
+
+def window(counts, gaps=(), **fields):
+    """A window as the firmware holds it; counts x, y, z in turn."""
+    result = Window(len(counts) // 3)
+    result.counts = array("h", counts)
+    result.gaps = [tuple(gap) for gap in gaps]
+    result.odr_hz, result.sensitivity_ug, result.mode, result.full_scale_g = 1344, 4000, 1, 2
+    result.flags = 1 if gaps else 0
+    for name, value in fields.items():
+        assert name in FIELDS
+        setattr(result, name, value)
+    return result
+
+
+def encode(filled, texts=("", "", "", "", "", "")):
+    identity = frame.text_block(*texts)
+    room = bytearray(frame.max_length(filled.samples, len(identity)))
+    return bytes(room[: frame.encode(filled, identity, room)])
+
+
+def motor(samples=1024, seed=1, amplitude=25.0):
+    """Counts like those of a small machine at ±2 g: a sine, its second harmonic, noise and gravity."""
+    rng = random.Random(seed)
+    counts = []
+    for i in range(samples):
+        turn = 2 * math.pi * 29.2 * i / 1344
+        for axis in range(3):
+            swing = amplitude * math.sin(turn + axis) + 7 * math.sin(2 * turn)
+            counts.append(round(swing + rng.gauss(0, 1.4) + (250 if axis == 2 else 0)))
+    return counts
+
+
+_NAMED = {"device": "dev:864475040000001", "firmware": "judder 0.1.0", "settings": "5b1f00c2", "label": "idle"}
+
+CASES = {
+    "smallest": {"counts": [1, -2, 250]},
+    "three samples are raw": {"counts": [0, 0, 250, 1, 0, 251, 0, -1, 250]},
+    "at rest, order 0": {"counts": [random.Random(i).choice((-1, 0, 1)) + 250 * (i % 3 == 2) for i in range(48)]},
+    "ramp, order 1": {"counts": [v for i in range(20) for v in (3 * i, -2 * i, 5 * i + (i % 2))]},
+    "parabola, order 2": {"counts": [v for i in range(20) for v in (i * i, -i * i + (i % 3), 7 * i * i)]},
+    "cubic, order 3": {"counts": [v for i in range(20) for v in (i**3, 2 * i**3 + (i % 2), -(i**3))]},
+    "extremes are raw": {"counts": [random.Random(i).choice((-32768, 32767)) for i in range(30)]},
+    "everything said": {
+        "counts": motor(64),
+        "texts": {**_NAMED, "model": "m-7", "session": "Prüfstand 3"},
+        "flags": 0b1100,
+        "boot": 0xFFFFFFFF,
+        "sequence": 4294967295,
+        "interval_ns": 744048,
+        "interval_sigma_ns": 127,
+        "started_at_us": 1790000000123456,
+        "started_at_uncertainty_ms": 1004,
+        "temperature": -640,
+        "sensitivity_ug": 12000,
+        "full_scale_g": 16,
+        "mode": 2,
+        "trigger": 1,
+    },
+    "two gaps": {
+        "counts": motor(64, seed=2),
+        "gaps": [[17, 23], [40, 2]],
+        "flags": 3,
+        "boot": 1,
+        "sequence": 2,
+        "interval_ns": 744048,
+        "interval_sigma_ns": 300,
+    },
+    "a gap of unknown length": {"counts": motor(32, seed=3), "gaps": [[9, 0xFFFF]], "flags": 3, "boot": 1},
+    "a window of the demo's kind": {
+        "counts": motor(1024),
+        "texts": {**_NAMED, "session": "emulated"},
+        "boot": 0xDEADBEEF,
+        "sequence": 7,
+        "interval_ns": 744048,
+        "interval_sigma_ns": 127,
+        "started_at_us": 1790000000000000,
+        "started_at_uncertainty_ms": 1004,
+    },
+}
+
+
+def frame_of(case):
+    fields = {name: value for name, value in case.items() if name in (*FIELDS, "counts", "gaps")}
+    return encode(window(**fields), [case.get("texts", {}).get(name, "") for name in TEXTS])
