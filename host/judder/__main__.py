@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from judder import cli
     except ModuleNotFoundError as error:
-        if error.name not in {"typer", "rich", "aiohttp"}:
+        if error.name not in {"typer", "rich", "aiohttp", "pydantic", "pydantic_settings"}:
             raise
         sys.exit(f"judder: only the decoder is installed ({error.name} is missing); run: pip install 'judder[app]'")
     cli.app()

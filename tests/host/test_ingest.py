@@ -1,0 +1,455 @@
+"""The accept path over real HTTP: what is answered, what is kept, and how bad senders are borne."""
+
+import http.client
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from tests.frames import encode, motor, window
+
+from judder import decode
+from judder.config import Config, ConfigError
+from judder.ingest import ANSWER_LIMIT, background
+from judder.queue import FILE
+
+
+@pytest.fixture
+def server(tmp_path):
+    with background(Config(data=tmp_path, port=0, body_timeout_s=0.4)) as running:
+        yield running
+
+
+def frame(sequence=1, boot=7, seed=1, samples=8):
+    return encode(window(motor(samples, seed=seed), boot=boot, sequence=sequence), ["dev:1", "", "", "", "", ""])
+
+
+def request(server, body=b"", path="/ingest", method="POST", headers=None, chunked=False):
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+    try:
+        if chunked:
+            body = iter([body[i : i + 7] for i in range(0, len(body), 7)])
+        connection.request(method, path, body, headers or {}, encode_chunked=chunked)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def stored(server):
+    return [(found.boot, found.sequence) for found in server.queue.windows()]
+
+
+def raw(server, data):
+    """Send bytes as they are; what the server says until it hangs up."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(data)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    return answer
+
+
+# --- what is answered -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/ingest", "/", "/ingest?d=dev%3A1"])
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("content_type", [None, "application/octet-stream", "text/plain", "application/json", "x"])
+def test_frames_are_stored_whatever_the_path_and_headers(server, path, chunked, content_type):
+    headers = {"Content-Type": content_type} if content_type else {}
+    if chunked:
+        headers["Transfer-Encoding"] = "chunked"
+    status, answer = request(server, frame(1) + frame(2), path, headers=headers, chunked=chunked)
+    assert (status, answer) == (200, {"stored": [[7, 1], [7, 2]], "rejected": []})
+    assert stored(server) == [(7, 1), (7, 2)]
+
+
+def test_a_repeat_is_named_again_and_stored_once(server):
+    for _ in range(3):
+        assert request(server, frame(1))[1] == {"stored": [[7, 1]], "rejected": []}
+    assert stored(server) == [(7, 1)]
+
+
+def test_a_conflict_is_rejected_and_in_quarantine(server):
+    request(server, frame(1, seed=1))
+    status, answer = request(server, frame(1, seed=2) + frame(2))
+    assert status == 200
+    assert answer["stored"] == [[7, 2]]
+    assert answer["rejected"][0][:2] == [7, 1]
+    assert "conflict" in answer["rejected"][0][2]
+    assert [found.frame for found in server.queue.windows()] == [frame(1, seed=1), frame(2)]
+    assert server.queue.quarantined()[0][1] == frame(1, seed=2)
+
+
+def test_a_bad_frame_does_not_hide_its_neighbours(server):
+    damaged = bytearray(frame(2))
+    damaged[70] ^= 1
+    body = frame(1) + bytes(damaged) + frame(3)
+    status, answer = request(server, body)
+    assert (status, answer) == (200, {"stored": [[7, 1], [7, 3]], "rejected": []})
+    ((reason, kept),) = server.queue.quarantined()
+    assert "CRC" in reason
+    assert kept == body
+
+
+def test_a_frame_that_makes_no_sense_is_rejected_by_name(server):
+    senseless = bytearray(frame(9))
+    senseless[50] = 7  # codec
+    senseless[-4:] = struct.pack("<I", __import__("zlib").crc32(bytes(senseless[:-4])))
+    status, answer = request(server, bytes(senseless))
+    assert status == 200
+    assert answer["stored"] == []
+    assert answer["rejected"][0][:2] == [7, 9]
+    assert "codec 7" in answer["rejected"][0][2]
+
+
+def test_an_answer_fits_what_the_notecard_returns_and_repeats_finish_the_rest(server):
+    body = b"".join(frame(0xFFFF0000 + i, boot=0xFFFFFFFF, samples=1) for i in range(900))
+    waiting = set(range(900))
+    rounds = 0
+    while waiting:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+        body = b"".join(frame(0xFFFF0000 + i, boot=0xFFFFFFFF, samples=1) for i in sorted(waiting))
+        connection.request("POST", "/ingest", body)
+        answer = connection.getresponse().read()
+        connection.close()
+        assert len(answer) <= ANSWER_LIMIT
+        named = {sequence - 0xFFFF0000 for _, sequence in json.loads(answer)["stored"]}
+        assert named
+        waiting -= named
+        rounds += 1
+    assert rounds < 10
+    assert len(stored(server)) == 900
+
+
+def test_the_article_s_stream_is_held_with_or_without_its_interval(tmp_path):
+    body = struct.pack("<6f", 0.1, 0.2, 9.8, 0.3, 0.1, 9.7)
+    with background(Config(data=tmp_path / "a", port=0)) as server:
+        status, answer = request(server, body, "/")
+        assert status == 200
+        assert len(answer["stored"]) == 1
+        (found,) = server.queue.windows()
+        assert found.interval_s is None
+        assert found.frame == body
+        assert request(server, body, "/")[0] == 200
+        assert len(stored(server)) == 1
+    with background(Config(data=tmp_path / "b", port=0, article_interval_ms=2.5)) as server:
+        request(server, body, "/")
+        assert next(server.queue.windows()).interval_s == 0.0025
+
+
+# --- bad senders ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "reason"),
+    [
+        ("/ingest", b"", 400, "empty"),
+        ("/", b"", 400, "empty"),
+        ("/ingest", bytes(13), 400, "magic"),
+        ("/", bytes(13), 400, "13 bytes"),
+        ("/", struct.pack("<3f", 1, float("nan"), 2), 422, "sample 0 has y = nan"),
+        ("/ingest", struct.pack("<3f", 1, 2, 3), 400, "magic"),
+        ("/ingest", frame()[:-1], 400, "cut off"),
+        ("/ingest", bytes(10_000_000), 413, "too large"),
+        ("/elsewhere", b"x", 404, "Not Found"),
+    ],
+)
+def test_what_cannot_be_used_gets_a_4xx_and_one_line(server, path, body, status, reason):
+    answer = raw(
+        server, f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:300_000]
+    )
+    head, _, content = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"application/json" in head
+    assert content.count(b"\n") == 1
+    assert reason in json.loads(content)["reason"]
+    assert stored(server) == []
+    assert request(server, frame())[0] == 200
+
+
+def test_what_is_refused_is_kept_to_be_looked_at(server):
+    request(server, bytes(13))
+    ((reason, body),) = server.queue.quarantined()
+    assert body == bytes(13)
+    assert "magic" in reason
+
+
+def test_a_chunked_body_without_end_is_cut_off_at_the_limit(server):
+    head = b"POST /ingest HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    host, port = server.url.removeprefix("http://").split(":")
+    sent = 0
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head)
+        try:
+            while sent < 20_000_000_000:
+                connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+                sent += 65536
+        except OSError:
+            pass
+    assert sent < 20_000_000_000
+    assert request(server, frame())[0] == 200
+
+
+def test_a_compressed_bomb_is_cut_off_at_the_limit(server):
+    import gzip
+
+    body = gzip.compress(bytes(100_000_000))
+    status, answer = request(server, body, headers={"Content-Encoding": "gzip"})
+    assert status == 413
+    assert "too large" in answer["reason"]
+
+
+def test_broken_chunking_is_an_error_of_the_sender(server):
+    head = b"POST /ingest HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert raw(server, head + b"zz\r\nnothing\r\n\r\n").split()[1] == b"400"
+    assert stored(server) == []
+
+
+def test_a_slow_sender_is_sent_away(server):
+    body = frame()
+    answer = raw(server, f"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:9])
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert stored(server) == []
+
+
+def test_a_sender_that_hangs_up_leaves_nothing_behind(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    for _ in range(20):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhalf")
+    assert request(server, frame())[0] == 200
+    assert stored(server) == [(7, 1)]
+
+
+def test_many_large_bodies_at_once_are_bounded(tmp_path):
+    config = Config(data=tmp_path, port=0, memory_limit_bytes=1024 * 1024, body_timeout_s=5)
+    with background(config) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        head = b"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: 262144\r\n\r\n"
+        halves = []
+        for _ in range(4):
+            connection = socket.create_connection((host, int(port)), timeout=10)
+            connection.sendall(head)
+            halves.append(connection)
+        statuses = set()
+        while 503 not in statuses:
+            statuses.add(request(server, bytes(200_000))[0])
+        assert statuses <= {400, 503}
+        for connection in halves:
+            connection.close()
+        while request(server, frame())[0] != 200:
+            pass
+
+
+def test_memory_stays_bounded_under_ten_megabyte_bodies(server):
+    body = bytes(10_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def post(_):
+        head = f"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            try:
+                connection.sendall(head)
+                connection.sendall(body)
+            except OSError:
+                pass
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(post, range(40)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kB on Linux; 400 MB were sent
+
+
+# --- safety -----------------------------------------------------------------------------------------------------------
+
+
+def test_concurrent_senders_of_the_same_windows_store_each_once(server):
+    frames = [frame(i) for i in range(40)]
+
+    def send(seed):
+        order = frames[:]
+        random.Random(seed).shuffle(order)
+        return [request(server, one)[1]["stored"][0][1] for one in order]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(8)))
+    assert all(sorted(answer) == list(range(40)) for answer in answers)
+    assert sorted(stored(server)) == [(7, i) for i in range(40)]
+
+
+def test_a_failing_store_is_a_503_and_a_full_disk_a_507(server):
+    database = server.queue._database
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    big = b"".join(frame(i, samples=2000) for i in range(60))
+    status, answer = request(server, big)
+    assert status == 507
+    assert "disk is full" in answer["reason"]
+    database.execute("PRAGMA max_page_count = 1000000")
+    assert request(server, big)[0] == 200
+    server.queue.close()
+    assert request(server, frame())[0] == 503
+    assert request(server, path="/readyz", method="GET")[0] == 503
+    assert request(server, path="/healthz", method="GET")[0] == 200
+
+
+def test_health(server):
+    assert request(server, path="/healthz", method="GET") == (200, {"status": "ok"})
+    assert request(server, path="/readyz", method="GET") == (200, {"status": "ok"})
+    assert request(server, path="/ingest", method="GET")[0] == 405
+
+
+def test_a_token_is_asked_for_when_there_is_one(tmp_path):
+    with background(Config(data=tmp_path, port=0, ingest_token="s3cret")) as server:
+        for headers in ({}, {"X-Ingest-Token": "wrong"}, {"X-Ingest-Token": ""}):
+            status, answer = request(server, frame(), headers=headers)
+            assert status == 401
+            assert "s3cret" not in json.dumps(answer)
+        assert request(server, frame(), headers={"X-Ingest-Token": "s3cret"})[0] == 200
+        assert request(server, path="/healthz", method="GET")[0] == 200
+
+
+def start(folder):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "judder", "serve", "--port", "0", "--data", str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    word, url = child.stdout.readline().split()
+    assert word == "ready"
+    return child, url
+
+
+class Running:
+    def __init__(self, url):
+        self.url = url
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_whatever_ends_the_server_keeps_what_it_answered_for(tmp_path, how):
+    child, url = start(tmp_path)
+    answered = []
+    enough = threading.Event()
+
+    def send(boot):
+        for sequence in range(100_000):
+            try:
+                status, answer = request(Running(url), frame(sequence, boot=boot))
+            except (OSError, http.client.HTTPException):
+                return
+            assert status == 200
+            answered.append(tuple(answer["stored"][0]))
+            if len(answered) > 150:
+                enough.set()
+
+    with ThreadPoolExecutor(4) as pool:
+        senders = [pool.submit(send, boot) for boot in range(4)]
+        assert enough.wait(60)
+        os.kill(child.pid, how)
+        for sender in senders:
+            sender.result()
+    assert child.wait(30) == (0 if how != signal.SIGKILL else -signal.SIGKILL)
+    child.stdout.close()
+    database = sqlite3.connect(tmp_path / FILE)
+    held = database.execute("SELECT boot, sequence FROM windows").fetchall()
+    database.close()
+    assert set(answered) <= set(held)
+    assert len(held) == len(set(held))
+    assert len(held) <= len(answered) + 4  # stored, answer lost on the way: harmless
+
+
+def test_a_taken_port_or_folder_is_one_line(tmp_path):
+    with background(Config(data=tmp_path, port=0)) as server:
+        for port, folder in ((server.url.rsplit(":", 1)[1], tmp_path / "other"), ("0", tmp_path)):
+            ended = subprocess.run(
+                [sys.executable, "-m", "judder", "serve", "--port", port, "--data", str(folder)],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert ended.returncode == 2
+            assert ended.stderr.count("\n") == 1
+            assert ended.stderr.startswith("judder: ")
+            assert "in use" in ended.stderr
+
+
+def test_decoded_windows_are_the_frames_that_were_sent(server):
+    body = frame(5, samples=600)
+    request(server, body)
+    (found,) = server.queue.windows()
+    (expected,) = decode(body)
+    assert (found.counts == expected.counts).all()
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def test_an_open_address_needs_a_token(monkeypatch):
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
+        with pytest.raises(ConfigError, match="JUDDER_INGEST_TOKEN"):
+            Config.load(host=host)
+    for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3"):
+        assert Config.load(host=host).host == host
+    monkeypatch.setenv("JUDDER_INGEST_TOKEN", "x")
+    assert Config.load(host="0.0.0.0").host == "0.0.0.0"
+
+
+def test_options_win_over_the_environment_and_that_over_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judder.toml").write_text('port = 1000\ndefault_label = "file"\nhost = "127.0.0.9"\n')
+    monkeypatch.setenv("JUDDER_PORT", "2000")
+    monkeypatch.setenv("JUDDER_DEFAULT_LABEL", "environment")
+    config = Config.load(port=3000, default_label=None)
+    assert (config.port, config.default_label, config.host) == (3000, "environment", "127.0.0.9")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("port", "99999", "port (or JUDDER_PORT): Input should be less than or equal to 65535"),
+        ("port", "http", "port (or JUDDER_PORT): Input should be a valid integer"),
+        (
+            "article_interval_ms",
+            "0",
+            "article_interval_ms (or JUDDER_ARTICLE_INTERVAL_MS): Input should be greater than 0",
+        ),
+        ("data", "/dev/null", "/dev/null is not a folder"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(monkeypatch, name, value, reason):
+    monkeypatch.setenv(f"JUDDER_{name.upper()}", value)
+    with pytest.raises(ConfigError) as caught:
+        Config.load()
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_file_or_an_unknown_key_in_it_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judder.toml").write_text("prot = 1\n")
+    with pytest.raises(ConfigError, match="prot"):
+        Config.load()
+    (tmp_path / "judder.toml").write_text("port 1\n")
+    with pytest.raises(ConfigError, match=r"judder\.toml"):
+        Config.load()
+
+
+def test_the_token_is_never_shown():
+    config = Config.load(ingest_token="s3cret")
+    assert "s3cret" not in repr(config)
+    with pytest.raises(ConfigError) as caught:
+        Config.load(ingest_token="s3cret", port="x")
+    assert "s3cret" not in str(caught.value)
