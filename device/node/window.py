@@ -21,6 +21,7 @@ SATURATED = 4
 SLOW_BUS = 8
 
 UNKNOWN_LOSS = 0xFFFF
+IN_NEXT = 0xFFFE  # a gap so soon before another that only the sum is known, which the other one carries
 SURE = 8  # looks on both sides that tell no step from a step of one sample for sure
 _LOOKS = 1024  # 512 batches of 8 are the longest window
 
@@ -61,8 +62,11 @@ class Window:
     def samples_lost(self):
         lost = 0
         for _, count in self.gaps:
-            lost += count
-        return min(lost, UNKNOWN_LOSS)
+            if count == UNKNOWN_LOSS:
+                return UNKNOWN_LOSS
+            if count != IN_NEXT:
+                lost += count
+        return min(lost, IN_NEXT - 1)
 
     def right_justify(self, shift):
         """Turn left-justified register values into counts, and flag those at the end of the code range."""
@@ -165,21 +169,31 @@ class Window:
         gaps = []
         segments = [self._segments[0]]
         before = fits[0]
-        for (sample, _), segment, after in zip(self.gaps, self._segments[1:], fits[1:]):
-            lost = UNKNOWN_LOSS
+        seen = len(fits) - 1  # the last segment that has looks
+        while seen and fits[seen] is None:
+            seen -= 1
+        for i in range(1, len(fits)):
+            after = fits[i]
             sure = False
-            if before is not None and after is not None and self.interval_ns:
-                step_ns = self._offset_ns(after) - self._offset_ns(before)
-                lost = max(0, (step_ns + self.interval_ns // 2) // self.interval_ns)
+            if before is None or not self.interval_ns or i > seen:
+                lost = UNKNOWN_LOSS
+            elif after is None:
+                lost = IN_NEXT
+            else:
+                lost = self._lost(before, after)
                 sure = before[0] >= SURE and after[0] >= SURE
             if lost or not sure:
-                gaps.append((sample, min(lost, UNKNOWN_LOSS)))
-                segments.append(segment)
+                gaps.append((self.gaps[i - 1][0], lost))
+                segments.append(self._segments[i])
             before = after if after is not None else before
         self.gaps = gaps
         self._segments = segments
         if gaps:
             self.flags |= GAP
+
+    def _lost(self, before, after):
+        step_ns = self._offset_ns(after) - self._offset_ns(before)
+        return min(max(0, (step_ns + self.interval_ns // 2) // self.interval_ns), IN_NEXT - 1)
 
     def _offset_ns(self, fit):
         number, sum_x, sum_t = fit[:3]

@@ -26,6 +26,7 @@ HEADER_LENGTH = 56
 CODEC_INT16 = 0
 CODEC_RICE = 1
 UNKNOWN_LOSS = 0xFFFF
+IN_NEXT = 0xFFFE  # the loss is part of the next gap's count
 NO_TEMPERATURE = -32768
 FULL_SCALES_G = (2, 4, 8, 16)
 ARTICLE_LIMIT_M_S2 = 1000.0
@@ -150,7 +151,7 @@ def _read(frame: bytes, header: tuple[int, ...]) -> Window:
         sensitivity_mg=sensitivity_ug / 1000,
         mode=mode,
         samples_lost=lost if lost != UNKNOWN_LOSS else None,
-        gaps=tuple((index, one if one != UNKNOWN_LOSS else None) for index, one in gaps),
+        gaps=tuple((index, one if one < IN_NEXT else None) for index, one in gaps),
         flags=Flags(flags),
         trigger=trigger,
         frame=frame,
@@ -184,7 +185,9 @@ def _gaps(block: bytes, samples: int) -> list[tuple[int, int]]:
 
 
 def _total(gaps: list[tuple[int, int]]) -> int:
-    return min(sum(lost for _, lost in gaps), UNKNOWN_LOSS)
+    if any(lost == UNKNOWN_LOSS for _, lost in gaps):
+        return UNKNOWN_LOSS
+    return min(sum(lost for _, lost in gaps if lost != IN_NEXT), IN_NEXT - 1)
 
 
 def _counts(frame: bytes, at: int, end: int, samples: int, codec: int) -> NDArray[np.int16]:

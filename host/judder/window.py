@@ -72,7 +72,7 @@ class Window:
     """0 low power, 1 normal, 2 high resolution."""
     samples_lost: int | None
     gaps: tuple[tuple[int, int | None], ...]
-    """(index of the first sample after the gap, samples lost in it)."""
+    """(index of the first sample after the gap, samples lost in it; None: not known, or only as part of the next)."""
     flags: Flags
     trigger: int | None
     """What started it: 0 is the schedule."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import window as window_module
-from node.window import GAP, OVERRUN, SATURATED, UNKNOWN_LOSS, Window, _isqrt
+from node.window import GAP, IN_NEXT, OVERRUN, SATURATED, UNKNOWN_LOSS, Window, _isqrt
 
 LOOK_US = 330
 
@@ -85,6 +85,18 @@ def test_a_gap_without_looks_behind_it_has_an_unknown_loss():
     window.measure()
     assert window.gaps == [(1020, UNKNOWN_LOSS)]
     assert window.samples_lost == UNKNOWN_LOSS
+
+
+def test_of_two_gaps_without_a_look_between_the_second_carries_the_sum():
+    window = looks(Window(1024), interval_us=744.0, lose={500: 61})
+    first = window.gaps[0][0]
+    window.gaps.insert(0, (first - 8, UNKNOWN_LOSS))
+    window._segments.insert(1, window._segments[1])
+    window.measure()
+    (where, one), (_, other) = window.gaps
+    assert (where, one) == (first - 8, IN_NEXT)
+    assert abs(other - 61) <= 2
+    assert window.samples_lost == other
 
 
 def test_a_gap_before_the_first_sample_is_none():

@@ -104,6 +104,7 @@ CASES = {
         "interval_sigma_ns": 300,
     },
     "a gap of unknown length": {"counts": motor(32, seed=3), "gaps": [[9, 0xFFFF]], "flags": 3, "boot": 1},
+    "a gap counted in the next": {"counts": motor(32, seed=4), "gaps": [[9, 0xFFFE], [18, 61]], "flags": 3, "boot": 1},
     "a window of the demo's kind": {
         "counts": motor(1024),
         "texts": {**_NAMED, "session": "emulated"},

@@ -113,7 +113,7 @@ def test_golden_frames_decode(name):
     assert (found.boot, found.sequence) == (case.get("boot", 0), case.get("sequence", 0))
     assert {name: getattr(found, name) for name in TEXTS} == dict.fromkeys(TEXTS, "") | case.get("texts", {})
     assert found.flags == case.get("flags", 0)
-    assert found.gaps == tuple((index, None if lost == 0xFFFF else lost) for index, lost in case.get("gaps", []))
+    assert found.gaps == tuple((index, None if lost >= 0xFFFE else lost) for index, lost in case.get("gaps", []))
     assert found.frame == frame
     assert found.crc == crc32(frame[:-4])
 
@@ -147,6 +147,12 @@ def test_what_is_not_known_is_none():
     assert found.samples_lost is None
     assert found.gaps == ((9, None),)
     assert "unknown rate" in repr(found)
+
+
+def test_a_gap_counted_in_the_next_leaves_the_sum_known():
+    (found,) = decode(bytes.fromhex(GOLDEN["a gap counted in the next"]["frame"]))
+    assert found.gaps == ((9, None), (18, 61))
+    assert found.samples_lost == 61
 
 
 # --- spoilt bodies ----------------------------------------------------------------------------------------------------
