@@ -28,6 +28,7 @@ DEVICE = "dev:864475040000001"
 VERSION = "notecard-8.1.3.17074"
 REQUEST_NS = 5_000_000  # assumed; shorter than note-python's pause before it asks for the reply
 LATENCY_NS = 300_000_000  # a web request's way to the server and back
+BOOT_NS = 1_000_000_000  # assumed: how long a card that lost power stays off the bus
 SILENCE_NS = 5_000_000_000  # assumed: a binary stream that stops for so long is given up
 AVAILABLE_LIMIT = 253  # note-go:notecard/i2c-unix.go refuses more
 
@@ -116,7 +117,7 @@ class Notecard:
         self._power_up()
 
     def _power_up(self) -> None:
-        self._heard_ns = self.clock.now_ns()
+        self._heard_ns = self._up_at_ns = self.clock.now_ns()
         self._busy_until_ns = self._heard_ns
         self._line = bytearray()
         self._messages: deque[Message] = deque()
@@ -155,11 +156,20 @@ class Notecard:
         return data
 
     def brown_out(self) -> None:
-        """Lose power for an instant: what was being said, the binary store, session and time are gone."""
+        """Lose power for an instant, and be off the bus until booted: only what hub.set said survives."""
+        self.restart()
+        self._up_at_ns = self.clock.now_ns() + BOOT_NS
+
+    def restart(self) -> None:
+        """Forget what was being said, the binary store, session and time."""
         self.restarts += 1
         self.link.restart()
         self.store.clear()
         self._power_up()
+
+    def up(self) -> bool:
+        """Whether the card has booted."""
+        return self.clock.now_ns() >= self._up_at_ns
 
     def _feed_line(self, data: bytes) -> bytes:
         end = data.find(b"\n")
@@ -310,6 +320,8 @@ class NotecardI2C:
         self._announced = 0
 
     def write(self, data: bytes, byte_ns: int) -> bool:
+        if not self.card.up():
+            return False
         length = data[0]
         if length == 0 and len(data) == 2:
             self._announced = data[1]
@@ -321,6 +333,8 @@ class NotecardI2C:
         return True
 
     def read(self, length: int, byte_ns: int) -> bytes:
+        if not self.card.up():
+            return b"\xff" * length  # what an idle bus reads as
         # a read that ends a message shows 0 although the next may wait: clients go on reading while it is not 0
         left = self.card.available()
         data = self.card.read(self._announced)

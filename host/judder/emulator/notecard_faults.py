@@ -1,6 +1,6 @@
 """What can go wrong on a Notecard and behind it, one class each; put into `Notecard.faults`.
 
-Each leaves the first `skip` occasions alone and then hits `times` of them (None: all); `hits` counts. A network that
+A network that
 is away is `Notecard.link.outages`, a card that loses power `Notecard.brown_out`, an I2C bus in trouble `I2CBus.faults`.
 """
 
@@ -15,19 +15,19 @@ TUNNEL_HTML = b"<!DOCTYPE html><html><body><h1>You are about to visit a tunnel</
 
 @dataclass(kw_only=True)
 class Occasional(Fault):
-    """A fault that happens on some occasions."""
+    """A fault that happens now and then: each `every`-th occasion after `skip`, `times` in all (None: without end)."""
 
     times: int | None = 1
     skip: int = 0
+    every: int = 1
     hits: int = field(default=0, init=False)
 
     def strikes(self) -> bool:
         """Count an occasion; True when it is one to spoil."""
-        if self.skip:
-            self.skip -= 1
+        if self.skip or self.hits == self.times:
+            self.skip = max(0, self.skip - 1)
             return False
-        if self.hits == self.times:
-            return False
+        self.skip = self.every - 1
         self.hits += 1
         return True
 
@@ -72,9 +72,9 @@ class AnsweredInstead(Occasional):
         return WebResponse(self.status, self.body) if self.strikes() else None
 
 
-def tunnel_page(*, times: int | None = 1, skip: int = 0) -> AnsweredInstead:
+def tunnel_page(*, times: int | None = 1, skip: int = 0, every: int = 1) -> AnsweredInstead:
     """HTML with status 200 in place of the server's answer."""
-    return AnsweredInstead(200, TUNNEL_HTML, times=times, skip=skip)
+    return AnsweredInstead(200, TUNNEL_HTML, times=times, skip=skip, every=every)
 
 
 @dataclass

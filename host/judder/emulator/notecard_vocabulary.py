@@ -109,7 +109,7 @@ def _card_status(card: "Notecard", fields: Fields) -> Fields:
 
 @answers("card.restart")
 def _card_restart(card: "Notecard", fields: Fields) -> Fields:
-    card.brown_out()
+    card.restart()
     return {}
 
 

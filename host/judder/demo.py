@@ -1,0 +1,209 @@
+"""`judder demo`: the whole loop on the emulated bench, and what came of it.
+
+Emulated: the machine, the LIS3DH, the Notecard, Notehub, the Swan's processor and all time on the device. Real and
+unmodified: the firmware of device/, adafruit_lis3dh, adafruit_bus_device, note-python, HTTP, the server, SQLite and
+the decoder.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from judder.config import Config
+from judder.emulator import faults
+from judder.emulator.bench import Bench, Truth
+from judder.emulator.machine import Machine
+from judder.emulator.notehub import Notehub
+from judder.emulator.recording import Recording
+from judder.ingest import background
+from judder.spectrum import strongest_peak
+from judder.window import Window
+
+CAPTURE_EVERY_S = 60
+PATIENCE_S = 7 * 86400.0  # of the bench's own time, after which a window that has not arrived counts as lost
+PEAK_TOLERANCE = 0.002
+PEAK_TOLERANCE_BINS = 0.1
+
+Key = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run: `windows` from each of `devices`, kept in folder `data`."""
+
+    data: Path
+    windows: int = 200
+    devices: int = 1
+    seed: int = 1
+    fault: str | None = None
+    replay: Recording | None = None
+
+
+@dataclass
+class Report:
+    """What the run showed; the fields of `judder demo --json` (None: not part of this version, or not measurable)."""
+
+    windows_captured: int = 0
+    posts: int = 0
+    windows_stored: int = 0
+    windows_delivered: int | None = None
+    lost: int = 0
+    duplicates: int = 0
+    samples_lost: int = 0
+    samples_lost_reported: int = 0
+    interval_error_ppm_rms: float | None = None
+    interval_error_ppm_max: float | None = None
+    bytes_on_air: int = 0
+    bytes_article: int = 0
+    peak_hz_true: float | None = None
+    peak_hz_seen: float | None = None
+
+
+@dataclass
+class Run:
+    """A finished demo: what really happened, what was stored, the report, and everything wrong (one line each)."""
+
+    truths: dict[Key, Truth]
+    stored: dict[Key, Window]
+    report: Report = field(default_factory=Report)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def last(self) -> Window | None:
+        return max(self.stored.values(), key=lambda window: window.sequence, default=None)
+
+    @property
+    def samples(self) -> int:
+        return sum(map(len, self.stored.values()))
+
+
+def run(options: Options, on_line: Callable[[str, str], None] = lambda device, line: None) -> Run:
+    """Run the loop; `on_line` sees every (device, line) of the firmware's console, from the benches' threads.
+
+    Raises QueueError when the folder cannot be used.
+    """
+    with background(Config(data=options.data, host="127.0.0.1", port=0)) as server:
+        notehub = Notehub({"ingest": server.url})
+        benches = [_bench(options, number, notehub, on_line) for number in range(options.devices)]
+        crashes = _run_all(benches, options.windows)
+        truths = {(bench.device, *key): truth for bench in benches for key, truth in bench.captured.items()}
+        arrived = [window for window in server.queue.windows() if _key(window) in truths]  # others: of an older run
+    finished = Run(truths, {_key(window): window for window in arrived})
+    finished.report.posts = notehub.posts
+    finished.report.duplicates = len(arrived) - len(finished.stored)
+    given_up = {(bench.device, *key) for bench in benches for key in bench.given_up}
+    finished.wrong += crashes
+    _count(finished, given_up)
+    _check_samples(finished)
+    _measure_intervals(finished)
+    if options.replay is None:
+        _compare_peaks(finished)
+    return finished
+
+
+def _key(window: Window) -> Key:
+    return window.device, window.boot, window.sequence
+
+
+def _name(key: Key) -> str:
+    return f"window {key[1]:08x}:{key[2]} of {key[0]}"
+
+
+def _bench(options: Options, number: int, notehub: Notehub, on_line: Callable[[str, str], None]) -> Bench:
+    seed = options.seed * 1000 + number
+    settings: dict[str, str | int] = {
+        "CAPTURE_EVERY_S": CAPTURE_EVERY_S,
+        "DEVICE_SN": f"demo-{number + 1}",
+        "LABEL": "demo",
+        "SESSION": "emulated",
+    }
+    bench = Bench(options.replay or Machine.demo(), notehub.send, seed=seed, settings=settings, on_line=on_line)
+    if options.fault:
+        faults.inject(options.fault, bench, seed)
+    return bench
+
+
+def _run_all(benches: list[Bench], windows: int) -> list[str]:
+    """Each bench on a thread of its own; returns what made one stop early."""
+    crashes: list[str] = []
+
+    def run_one(bench: Bench) -> None:
+        try:
+            with bench:
+                bench.run(windows, give_up_after_s=windows * CAPTURE_EVERY_S + PATIENCE_S)
+        except Exception as error:  # noqa: BLE001  # reported, and the demo fails
+            crashes.append(f"{bench.device}: {error}")
+
+    with ThreadPoolExecutor(len(benches)) as pool:
+        try:
+            list(pool.map(run_one, benches))
+        except BaseException:  # interrupted: do not wait for the end of the run
+            for bench in benches:
+                bench.stop()
+            raise
+    return crashes
+
+
+# --- what the run showed ----------------------------------------------------------------------------------------------
+
+
+def _count(finished: Run, given_up: set[Key]) -> None:
+    report, truths, stored = finished.report, finished.truths, finished.stored
+    report.windows_captured = len(truths)
+    report.windows_stored = len(stored)
+    report.lost = len(truths.keys() - stored.keys() - given_up)
+    report.samples_lost = sum(truths[key].lost for key in stored)
+    report.samples_lost_reported = sum(window.samples_lost or 0 for window in stored.values())
+    report.bytes_on_air = sum(len(window.frame) for window in stored.values())
+    report.bytes_article = 12 * finished.samples
+    if report.lost:
+        finished.wrong.append(f"{report.lost} captured windows never arrived")
+    if report.duplicates:
+        finished.wrong.append(f"{report.duplicates} windows are stored twice")
+    finished.wrong += [f"{_name(key)} was given up by the firmware" for key in sorted(given_up)]
+
+
+def _check_samples(finished: Run) -> None:
+    for key, window in finished.stored.items():
+        truth, reported = finished.truths[key], window.samples_lost
+        if window.counts is None or crc32(window.counts.astype("<i2").tobytes()) != truth.counts_crc:
+            finished.wrong.append(f"{_name(key)} holds other samples than the sensor gave")
+        if truth.repeated:
+            finished.wrong.append(f"{_name(key)} holds {truth.repeated} samples twice")
+        if truth.lost and reported == 0:
+            finished.wrong.append(f"{_name(key)} lost {truth.lost} samples silently")
+        elif reported is not None and abs(truth.lost - reported) > 2:
+            finished.wrong.append(f"{_name(key)} lost {truth.lost} samples and says {reported}")
+
+
+def _measure_intervals(finished: Run) -> None:
+    errors_ppm = [
+        (window.interval_s / finished.truths[key].interval_s - 1) * 1e6
+        for key, window in finished.stored.items()
+        if window.interval_s is not None and not finished.truths[key].lost
+    ]
+    if errors_ppm:
+        finished.report.interval_error_ppm_rms = round(float(np.sqrt(np.mean(np.square(errors_ppm)))), 1)
+        finished.report.interval_error_ppm_max = round(float(np.max(np.abs(errors_ppm))), 1)
+
+
+def _compare_peaks(finished: Run) -> None:
+    """`peak_hz_seen` is the one farthest from the truth."""
+    true_hz = Machine.demo().shaft_hz
+    seen: list[float] = []
+    for key, window in finished.stored.items():
+        if window.interval_s is None or window.gaps:
+            continue
+        seen_hz = strongest_peak(window.acceleration, window.interval_s)[0]
+        seen.append(seen_hz)
+        allowed_hz = max(PEAK_TOLERANCE * true_hz, PEAK_TOLERANCE_BINS / (len(window) * window.interval_s))
+        if abs(seen_hz - true_hz) > allowed_hz:
+            finished.wrong.append(f"{_name(key)} has its peak at {seen_hz:.2f} Hz")
+    finished.report.peak_hz_true = true_hz
+    if seen:
+        farthest_hz = max(seen, key=lambda seen_hz: abs(seen_hz - true_hz))
+        finished.report.peak_hz_seen = round(farthest_hz, 3)

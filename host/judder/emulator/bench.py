@@ -1,0 +1,157 @@
+"""One emulated bench: a machine, the LIS3DH on it, the Notecard, and the Swan that runs the firmware.
+
+Fixed conditions, drawn from the seed, so that a run says something about real parts and can be repeated: ODR off by
+up to 5 % (real parts: 2-3 %), crystal off by up to 20 ppm, CPU, garbage collection and bus time charged, and stalls
+of up to 10 ms at random (judder.emulator.swan.Timing).
+
+The firmware prints a line when it has committed a window and one when the server has acknowledged it. From the first
+the bench takes the truth about that window: which samples the chip gave, when it took them, how many it lost.
+"""
+
+import os
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+from zlib import crc32
+
+import numpy as np
+
+from judder.emulator.clock import VirtualClock
+from judder.emulator.i2c import I2CBus
+from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
+from judder.emulator.lis3dh import LIS3DH, Source
+from judder.emulator.notecard import ADDRESS as NOTECARD_ADDRESS
+from judder.emulator.notecard import Notecard, NotecardI2C, Sender
+from judder.emulator.swan import Swan, Timing
+
+ODR_ERROR = 0.05
+CRYSTAL_PPM = 20.0
+
+Key = tuple[int, int]
+_WINDOW_LINE = re.compile(r"window ([0-9a-f]{8}):(\d+) (captured: (\d+) samples|stored|given up)")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What really happened while a window was captured; none of it is known to the firmware."""
+
+    samples: int
+    lost: int
+    repeated: int
+    interval_s: float
+    first_sample_utc_s: float
+    counts_crc: int
+    """CRC-32 of the samples as they were on the bus, right-justified (little-endian int16, x, y, z)."""
+
+
+class Bench:
+    """One device and everything around it, on a clock of its own."""
+
+    def __init__(
+        self,
+        source: Source,
+        send: Sender,
+        *,
+        seed: int = 0,
+        settings: Mapping[str, str | int] | None = None,
+        timing: Timing | None = None,
+        odr_error: float | None = None,
+        on_line: Callable[[str, str], None] = lambda device, line: None,
+    ) -> None:
+        drawn = random.Random(seed)
+        self.device = f"dev:8644750{seed % 10**8:08d}"
+        self.clock = VirtualClock()
+        self.bus = I2CBus(self.clock)
+        drawn_error = drawn.uniform(-ODR_ERROR, ODR_ERROR)
+        self.lis3dh = LIS3DH(
+            self.clock, source, odr_error=drawn_error if odr_error is None else odr_error, seed=drawn.randrange(2**32)
+        )
+        self.notecard = Notecard(self.clock, send, device=self.device)
+        self.bus.attach(LIS3DH_ADDRESS, self.lis3dh)
+        self.bus.attach(NOTECARD_ADDRESS, NotecardI2C(self.notecard))
+        crystal_ppm = drawn.uniform(-CRYSTAL_PPM, CRYSTAL_PPM)
+        self.swan = Swan(
+            self.clock,
+            self.bus,
+            settings=settings,
+            timing=replace(timing or Timing(), crystal_ppm=crystal_ppm),
+            seed=drawn.randrange(2**32),
+            on_line=self._see,
+        )
+        self.captured: dict[Key, Truth] = {}
+        self.acknowledged: set[Key] = set()
+        self.given_up: set[Key] = set()
+        self._on_line = on_line
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        self._share_one_core()
+        self.swan.power_on()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.swan.__exit__(kind, error, trace)
+
+    def run(self, windows: int, *, give_up_after_s: float = float("inf")) -> None:
+        """Until the firmware has captured `windows` and the server has acknowledged all that were captured.
+
+        Gives up when that has not happened `give_up_after_s` of the bench's time from now.
+        """
+        deadline_ns = self.clock.now_ns() + give_up_after_s * 1e9
+        self.swan.run(lambda: self._stopped or self._done(windows) or self.clock.now_ns() > deadline_ns)
+
+    def run_for(self, seconds: float) -> None:
+        """Let the board run for a time of its own."""
+        deadline_ns = self.clock.now_ns() + seconds * 1e9
+        self.swan.run(lambda: self._stopped or self.clock.now_ns() >= deadline_ns)
+
+    def stop(self) -> None:
+        """Make a run end soon, from any thread."""
+        self._stopped = True
+
+    def _done(self, windows: int) -> bool:
+        return len(self.captured) >= windows and len(self.acknowledged) + len(self.given_up) >= len(self.captured)
+
+    def _see(self, line: str) -> None:
+        match = _WINDOW_LINE.match(line)
+        if match:
+            key = int(match[1], 16), int(match[2])
+            if match[4]:
+                self.captured[key] = self._truth(int(match[4]))
+            elif match[3] == "stored":
+                self.acknowledged.add(key)
+            else:
+                self.given_up.add(key)
+        self._on_line(self.device, line)
+
+    def _truth(self, samples: int) -> Truth:
+        given = list(self.lis3dh.given)[-samples:]
+        numbers = [number for number, _ in given]
+        first, last = numbers[0], numbers[-1]
+        first_ns, last_ns = self.lis3dh.arrival_ns(first), self.lis3dh.arrival_ns(last)
+        repeated = samples - len(set(numbers))
+        left_justified = b"".join(data for _, data in given)
+        return Truth(
+            samples=samples,
+            lost=last - first + 1 - len(set(numbers)),
+            repeated=repeated,
+            interval_s=(last_ns - first_ns) / 1e9 / (last - first),
+            first_sample_utc_s=(self.clock.utc_ns() - self.clock.now_ns() + first_ns) / 1e9,
+            counts_crc=crc32(_right_justified(left_justified)),
+        )
+
+    @staticmethod
+    def _share_one_core() -> None:
+        """Keep this thread and the child it starts on one core: they take turns, and waking across cores costs 20x."""
+        if hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {random.SystemRandom().choice(cores)})
+
+
+def _right_justified(left_justified: bytes) -> bytes:
+    return (np.frombuffer(left_justified, "<i2") >> 6).astype("<i2").tobytes()

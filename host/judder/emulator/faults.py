@@ -1,0 +1,109 @@
+"""What can go wrong on the bench, by name: `judder demo --fault NAME`.
+
+Each strikes now and then, drawn from the seed, and passes, as in the field: a run can end with everything delivered.
+"""
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from judder.emulator.i2c import ADDRESS_NACK, DATA_NACK, Injected, Transfer
+from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
+from judder.emulator.notecard_faults import (
+    AlteredStream,
+    AnsweredInstead,
+    BadStream,
+    LostAnswer,
+    LostReply,
+    tunnel_page,
+)
+
+if TYPE_CHECKING:
+    from judder.emulator.bench import Bench
+
+STALL_NS = 40_000_000
+OUTAGES_S = ((300, 1500), (3600, 3900), (7200, 7230))
+_EVERY = 5  # of the Notecard's occasions
+
+
+def inject(name: str, bench: "Bench", seed: int = 0) -> None:
+    """Make the fault called `name` happen on `bench` from now on."""
+    _FAULTS[name](bench, random.Random(seed))
+
+
+def _nack(bench: "Bench", rng: random.Random) -> None:
+    bench.bus.faults.append(lambda transfer: Injected(ADDRESS_NACK) if rng.random() < 0.002 else None)
+
+
+def _eio(bench: "Bench", rng: random.Random) -> None:
+    """In mid-burst: the FIFO has moved on, the host holds only a part."""
+
+    def fault(transfer: Transfer) -> Injected | None:
+        burst = transfer.address == LIS3DH_ADDRESS and transfer.read_length > 6
+        if not burst or rng.random() >= 0.005:
+            return None
+        return Injected(DATA_NACK, consumed=True, delivered=rng.randrange(transfer.read_length))
+
+    bench.bus.faults.append(fault)
+
+
+def _stall(bench: "Bench", rng: random.Random) -> None:
+    """40 ms in which the host does nothing: more than the FIFO holds."""
+
+    def fault(transfer: Transfer) -> None:
+        if transfer.address == LIS3DH_ADDRESS and rng.random() < 0.004:
+            bench.clock.charge(STALL_NS)
+
+    bench.bus.faults.append(fault)
+
+
+def _bad_binary(bench: "Bench", rng: random.Random) -> None:
+    bench.notecard.faults += [BadStream(times=None, every=_EVERY), AlteredStream(times=None, every=_EVERY, skip=2)]
+
+
+def _lost_reply(bench: "Bench", rng: random.Random) -> None:
+    bench.notecard.faults += [LostReply(times=None, every=_EVERY), LostAnswer(times=None, every=_EVERY, skip=2)]
+
+
+def _offline(bench: "Bench", rng: random.Random) -> None:
+    bench.notecard.link.outages += [(start * 10**9, end * 10**9) for start, end in OUTAGES_S]
+
+
+def _answered(status: int) -> Callable[["Bench", random.Random], None]:
+    def fault(bench: "Bench", rng: random.Random) -> None:
+        bench.notecard.faults.append(AnsweredInstead(status=status, times=None, every=_EVERY))
+
+    return fault
+
+
+def _tunnel(bench: "Bench", rng: random.Random) -> None:
+    bench.notecard.faults.append(tunnel_page(times=None, every=_EVERY))
+
+
+MEANINGS = {
+    "nack": "a chip does not acknowledge its address",
+    "eio": "a burst from the sensor's FIFO breaks off",
+    "stall": "the board does nothing for 40 ms while samples pile up",
+    "badbin": "a binary transfer to the Notecard arrives damaged",
+    "lost-reply": "the answer to a successful post never arrives",
+    "offline": "the Notecard has no network for a while",
+    "server401": "somebody answers 401: wrong token",
+    "server404": "somebody answers 404: no such route",
+    "server500": "somebody answers 500",
+    "server503": "somebody answers 503: try again later",
+    "html200": "a tunnel answers 200 with a web page of its own",
+}
+
+_FAULTS: dict[str, Callable[["Bench", random.Random], None]] = {
+    "nack": _nack,
+    "eio": _eio,
+    "stall": _stall,
+    "badbin": _bad_binary,
+    "lost-reply": _lost_reply,
+    "offline": _offline,
+    "server401": _answered(401),
+    "server404": _answered(404),
+    "server500": _answered(500),
+    "server503": _answered(503),
+    "html200": _tunnel,
+}
