@@ -1,0 +1,148 @@
+"""Proxy routes: from a card's web request to a real HTTP request, and what comes back when that fails."""
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+from judder.emulator.link import WebRequest
+from judder.emulator.notehub import Notehub, target
+
+
+@pytest.fixture
+def server():
+    """A real HTTP server that answers what `reply` says and remembers requests."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            if self.headers.get("Transfer-Encoding") == "chunked":
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+            else:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+            running.requests.append((self.path, dict(self.headers), body))
+            status, content = running.reply
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running.requests, running.reply = [], (200, b"{}")
+    running.url = f"http://127.0.0.1:{running.server_port}"
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+    thread.start()
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def post(body=b"abc", name="/ingest", route="ingest", **kwargs):
+    return WebRequest("POST", route, name, "application/octet-stream", body, **kwargs)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_request_arrives_whole(server, chunked):
+    hub = Notehub({"ingest": server.url}, chunked=chunked)
+    body = bytes(range(256)) * 300
+    server.reply = (201, b'{"stored": []}')
+    response = hub.send(post(body, "/ingest?d=dev%3A1", label="x"))
+    assert (response.status, response.body) == (201, b'{"stored": []}')
+    ((path, headers, received),) = server.requests
+    assert (path, received) == ("/ingest?d=dev%3A1", body)
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert headers["X-Notecard-Label"] == "x"
+    assert ("Transfer-Encoding" in headers) == chunked
+    assert (hub.posts, hub.unanswered, hub.bytes_posted) == (1, 0, len(body))
+
+
+def test_a_route_adds_its_headers(server):
+    hub = Notehub()
+    hub.add_route("ingest", server.url, {"X-Ingest-Token": "t"})
+    hub.send(post())
+    assert server.requests[0][1]["X-Ingest-Token"] == "t"
+
+
+@pytest.mark.parametrize("status", [301, 401, 404, 500, 503])
+def test_whatever_the_server_says_comes_back(server, status):
+    server.reply = (status, b"why")
+    assert Notehub({"ingest": server.url}).send(post()).status == status
+    assert len(server.requests) == 1
+
+
+def test_an_unknown_route_is_a_404():
+    response = Notehub().send(post(route="nowhere"))
+    assert response.status == 404
+    assert "nowhere" in json.loads(response.body)["err"]
+
+
+def test_a_server_that_is_away_is_a_502():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    hub = Notehub({"ingest": f"http://127.0.0.1:{port}"})
+    assert hub.send(post()).status == 502
+    assert hub.unanswered == 1
+
+
+def test_a_server_that_never_answers_is_a_504():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hub = Notehub({"ingest": f"http://127.0.0.1:{silent.getsockname()[1]}"}, timeout_s=0.1)
+        assert hub.send(post()).status == 504
+
+
+def test_a_server_that_breaks_off_is_a_502():
+    def hang_up(listener):
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=hang_up, args=(listener,))
+        thread.start()
+        hub = Notehub({"ingest": f"http://127.0.0.1:{listener.getsockname()[1]}"}, timeout_s=5)
+        assert hub.send(post()).status == 502
+        thread.join()
+
+
+@pytest.mark.parametrize("url", ["http://example.org/", "http://10.0.0.1:8080", "https://192.168.1.1"])
+def test_the_bench_talks_to_this_machine_only(url):
+    with pytest.raises(ValueError, match="is not this machine"):
+        Notehub({"ingest": url})
+    Notehub({"ingest": url}, loopback_only=False)
+
+
+@pytest.mark.parametrize("url", ["ftp://localhost/", "localhost:80", "http://", ""])
+def test_a_route_needs_a_url(url):
+    with pytest.raises(ValueError, match="is no URL"):
+        Notehub({"ingest": url})
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "expected"),
+    [
+        ("http://x", "/ingest", "/ingest"),
+        ("http://x/", "/ingest", "/ingest"),
+        ("http://x/base/", "/ingest?d=1", "/base/ingest?d=1"),
+        ("http://x/base", "ingest", "/base/ingest"),
+        ("http://x/base", "?d=1", "/base?d=1"),
+        ("http://x", "?d=1", "/?d=1"),
+        ("http://x/?k=v", "/ingest", "/ingest?k=v"),
+        ("http://x/?k=v", "/ingest?d=1", "/ingest?d=1&k=v"),
+        ("http://x", "/a b\r\nX: y", "/a%20b%0D%0AX:%20y"),
+    ],
+)
+def test_a_route_s_path_and_the_request_s_name_make_the_target(url, name, expected):
+    assert target(urlsplit(url), name) == expected
