@@ -171,13 +171,26 @@ class Node:
 
     def _find_accelerometer(self):
         """Fast bus if it is reliable; otherwise the slow one and a rate that it can carry."""
-        accelerometer = Accelerometer(self.bus, self.settings.sensor_address)
-        if self.bus.sensor_hz != NOTECARD_HZ and not accelerometer.answers_reliably():
-            self.bus.sensor_hz = NOTECARD_HZ
-            self.odr_hz = min(self.settings.odr_hz, SLOW_ODR_HZ)
-            print("I2C is not reliable at 400 kHz: 100 kHz and %d Hz from now on; check pull-ups" % self.odr_hz)
-            accelerometer = Accelerometer(self.bus, self.settings.sensor_address)
-        self.accelerometer = accelerometer
+        address = self.settings.sensor_address
+        fast_hz = self.bus.sensor_hz
+        if fast_hz == NOTECARD_HZ:
+            self.accelerometer = Accelerometer(self.bus, address)
+            return
+        try:
+            accelerometer = Accelerometer(self.bus, address)
+            if accelerometer.answers_reliably():
+                self.accelerometer = accelerometer
+                return
+        except OSError:
+            pass
+        self.bus.sensor_hz = NOTECARD_HZ
+        try:
+            self.accelerometer = Accelerometer(self.bus, address)
+        except OSError:
+            self.bus.sensor_hz = fast_hz  # it is not a matter of speed
+            raise
+        self.odr_hz = min(self.settings.odr_hz, SLOW_ODR_HZ)
+        print("I2C is not reliable at 400 kHz: 100 kHz and %d Hz from now on; check pull-ups" % self.odr_hz)
 
     def _send(self):
         batch = self.ring.oldest(self.settings.post_bytes)

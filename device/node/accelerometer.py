@@ -21,6 +21,9 @@ SHIFT = 6  # the FIFO is 10 bits wide, left-justified in 16 (DS 3.6)
 SETTLING = 8  # samples discarded after the start: more than any mode's turn-on time (DS table 10)
 READ_AT = 8  # samples: with a FIFO of 32 this leaves room for a stall of 10 ms at 1344 Hz + 10 %
 TRIES = 3
+LOOKS = 128  # at the level, at least, in windows long enough for it: they tell the interval
+EARLY = 32  # samples: a window in which something is lost before them starts anew, behind the gap
+FRESH_STARTS = 8
 FASTEST = 110  # percent of the nominal rate that a part may reach; bounds what can have been lost unseen
 PATIENCE = 64  # samples' time, and a second, to wait for a FIFO that does not fill
 
@@ -145,14 +148,14 @@ def _fill(accelerometer, window, keep_gaps):
     _start(accelerometer, window)
     odr_hz = window.odr_hz
     samples = window.samples
-    batch_ms = READ_AT * 1000 // odr_hz
-    spread_ms = max(4, batch_ms // 4)
+    pause_ms = min(READ_AT * 1000 // odr_hz, max(2, samples * 1000 // odr_hz // LOOKS))
+    spread_ms = max(4, pause_ms // 4)
     fastest_hz = odr_hz * FASTEST // 100
-    read = dither = 0
+    read = dither = fresh_starts = 0
     read_us = clock.now_us()
     while read < samples:
         dither = (dither * 13 + 7) & 63  # visits every value; its upper bits are the irregular ones
-        clock.sleep_ms(batch_ms - 1 + (dither * spread_ms >> 6))
+        clock.sleep_ms(pause_ms - 1 + (dither * spread_ms >> 6))
         before_us = clock.now_us()
         level = accelerometer.fifo_level()
         after_us = clock.now_us()
@@ -169,6 +172,11 @@ def _fill(accelerometer, window, keep_gaps):
         unseen = level + (read_us - before_us) * fastest_hz // 1000000 >= FIFO_DEPTH
         if full and not keep_gaps:
             return False
+        if (full or unseen) and read <= EARLY and fresh_starts < FRESH_STARTS:
+            fresh_starts += 1
+            window.clear(read_us)
+            read = 0
+            continue
         if full or unseen:
             window.gap(read, full)
         read += number

@@ -26,6 +26,7 @@ TABLE = (
     ("SENSOR_ADDRESS", 24, (24, 25), "I2C address of the LIS3DH: 24 is 0x18, 25 is 0x19"),
 )
 
+_FRAME_OVERHEAD = 3072  # header, texts, gaps and CRC at their longest (node.frame.max_length)
 _CHOICES = ("ODR_HZ", "FULL_SCALE_G", "TRANSFER", "SENSOR_ADDRESS")
 
 
@@ -42,9 +43,20 @@ class Settings:
             values[name] = default
         for number, line in enumerate(text.split("\n"), 1):
             self._take(values, number, line.strip())
+        self._make_room(values)
         for name in values:
             setattr(self, name.lower(), values[name])
         self.hash = "%08x" % crc32("\n".join("%s=%s" % (row[0], values[row[0]]) for row in TABLE).encode())
+
+    def _make_room(self, values):
+        """A ring that cannot hold one window would keep the board from ever capturing."""
+        needed = 6 * values["SAMPLES"] + _FRAME_OVERHEAD
+        if values["RING_BYTES"] < needed:
+            self.complaints.append(
+                "%s: RING_BYTES = %d holds no window of SAMPLES = %d, which may take %d bytes; using that"
+                % (FILE, values["RING_BYTES"], values["SAMPLES"], needed)
+            )
+            values["RING_BYTES"] = needed
 
     def _take(self, values, number, line):
         if not line or line.startswith("#") or line.startswith("["):

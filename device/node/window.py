@@ -21,6 +21,7 @@ SATURATED = 4
 SLOW_BUS = 8
 
 UNKNOWN_LOSS = 0xFFFF
+UNKNOWN_SIGMA = 0xFFFFFFFF
 IN_NEXT = 0xFFFE  # a gap so soon before another that only the sum is known, which the other one carries
 SURE = 8  # looks on both sides that tell no step from a step of one sample for sure
 _LOOKS = 1024  # 512 batches of 8 are the longest window
@@ -38,7 +39,7 @@ class Window:
         self.gaps = []
         self.flags = 0
         self.interval_ns = 0
-        self.interval_sigma_ns = UNKNOWN_LOSS
+        self.interval_sigma_ns = UNKNOWN_SIGMA
         self.first_sample_us = 0
         self.odr_hz = 0
         self.full_scale_g = 2
@@ -156,13 +157,13 @@ class Window:
                 freedom += number - 1
                 looks += number
         if freedom < 2 or s_xx <= 0 or s_xt <= 0:
-            self.interval_ns, self.interval_sigma_ns = 0, UNKNOWN_LOSS
+            self.interval_ns, self.interval_sigma_ns = 0, UNKNOWN_SIGMA
             return
         self.interval_ns = (s_xt * 1000 + s_xx // 2) // s_xx
         residual = max(0, s_tt - s_xt * s_xt // s_xx)  # us^2
         variance_ns = residual * 1000000 // (freedom * s_xx)
         crystal_ns = self.interval_ns * clock.CRYSTAL_PPM // 1000000
-        self.interval_sigma_ns = min(_isqrt(variance_ns + crystal_ns * crystal_ns) + 1, UNKNOWN_LOSS)
+        self.interval_sigma_ns = _isqrt(variance_ns + crystal_ns * crystal_ns) + 1
 
     def _count_losses(self, fits):
         """Keep the gaps that are none for sure out of the list, and join the segments around them."""

@@ -67,6 +67,7 @@ class Report:
 class Run:
     """A finished demo: what really happened, what was stored, the report, and everything wrong (one line each)."""
 
+    benches: list[Bench]
     truths: dict[Key, Truth]
     stored: dict[Key, Window]
     report: Report = field(default_factory=Report)
@@ -92,7 +93,7 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
         crashes = _run_all(benches, options.windows)
         truths = {(bench.device, *key): truth for bench in benches for key, truth in bench.captured.items()}
         arrived = [window for window in server.queue.windows() if _key(window) in truths]  # others: of an older run
-    finished = Run(truths, {_key(window): window for window in arrived})
+    finished = Run(benches, truths, {_key(window): window for window in arrived})
     finished.report.posts = notehub.posts
     finished.report.duplicates = len(arrived) - len(finished.stored)
     given_up = {(bench.device, *key) for bench in benches for key in bench.given_up}

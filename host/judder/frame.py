@@ -21,11 +21,12 @@ from judder.window import Flags, FrameError, Window, acceleration_m_s2
 
 MAGIC = b"VW\xc1\x7f"
 VERSION = 1
-HEADER = struct.Struct("<4sBBHIIIHHIHHQHhIBBBBBBH")
-HEADER_LENGTH = 56
+HEADER = struct.Struct("<4sBBHIIIHHIIHQHhIBBBBBBH")
+HEADER_LENGTH = 58
 CODEC_INT16 = 0
 CODEC_RICE = 1
 UNKNOWN_LOSS = 0xFFFF
+UNKNOWN_SIGMA = 0xFFFFFFFF
 IN_NEXT = 0xFFFE  # the loss is part of the next gap's count
 NO_TEMPERATURE = -32768
 FULL_SCALES_G = (2, 4, 8, 16)
@@ -142,7 +143,7 @@ def _read(frame: bytes, header: tuple[int, ...]) -> Window:
         acceleration=acceleration_m_s2(counts, sensitivity_ug / 1000),
         counts=counts,
         interval_s=interval_ns / 1e9 if interval_ns else None,
-        interval_sigma_s=sigma_ns / 1e9 if sigma_ns != 0xFFFF else None,
+        interval_sigma_s=sigma_ns / 1e9 if sigma_ns != UNKNOWN_SIGMA else None,
         odr_hz=odr_hz,
         started_at=_EPOCH + timedelta(microseconds=started_us) if started_us else None,
         started_at_uncertainty_s=uncertainty_ms / 1000 if started_us else None,

@@ -105,4 +105,5 @@ def test_both_sides_agree_on_the_flags():
     for flag in judder.Flags:
         assert getattr(device_window, flag.name) == flag
     assert device_window.UNKNOWN_LOSS == judder.frame.UNKNOWN_LOSS
+    assert device_window.UNKNOWN_SIGMA == judder.frame.UNKNOWN_SIGMA
     assert device_window.IN_NEXT == judder.frame.IN_NEXT

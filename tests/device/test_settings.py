@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import settings
+from node import frame, settings
 from node.settings import TABLE, Settings, example
 
 
@@ -89,3 +89,16 @@ def test_a_missing_file_gives_the_defaults(tmp_path):
 
 def test_the_example_file_is_the_tables(request):
     assert (request.config.rootpath / "device" / "settings.example.toml").read_text() == example()
+
+
+def test_a_ring_that_holds_no_window_is_made_larger_with_a_complaint():
+    read = Settings("SAMPLES = 4096\nRING_BYTES = 16384\n")
+    (complaint,) = read.complaints
+    assert "RING_BYTES = 16384 holds no window of SAMPLES = 4096" in complaint
+
+
+@given(st.integers(64, 4096), st.integers(16384, 262144))
+def test_any_window_fits_the_ring(samples, ring_bytes):
+    read = Settings(f"SAMPLES = {samples}\nRING_BYTES = {ring_bytes}\n")
+    assert read.ring_bytes >= frame.max_length(samples, len(frame.text_block(*["x" * 255] * 6)))
+    assert read.ring_bytes == ring_bytes or read.complaints

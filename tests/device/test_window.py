@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import window as window_module
-from node.window import GAP, IN_NEXT, OVERRUN, SATURATED, UNKNOWN_LOSS, Window, _isqrt
+from node.window import GAP, IN_NEXT, OVERRUN, SATURATED, UNKNOWN_LOSS, UNKNOWN_SIGMA, Window, _isqrt
 
 LOOK_US = 330
 
@@ -114,7 +114,7 @@ def test_without_enough_looks_the_interval_is_unknown():
     window.look(8, 6000, 6330)
     window.measure()
     assert window.interval_ns == 0
-    assert window.interval_sigma_ns == UNKNOWN_LOSS
+    assert window.interval_sigma_ns == UNKNOWN_SIGMA
 
 
 def test_interrupted_looks_do_not_count():

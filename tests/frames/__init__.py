@@ -103,7 +103,12 @@ CASES = {
         "interval_ns": 744048,
         "interval_sigma_ns": 300,
     },
-    "a gap of unknown length": {"counts": motor(32, seed=3), "gaps": [[9, 0xFFFF]], "flags": 3, "boot": 1},
+    "a gap of unknown length": {
+        "counts": motor(32, seed=3),
+        "gaps": [[9, 0xFFFF]],
+        "flags": 3,
+        "interval_sigma_ns": 0xFFFFFFFF,
+    },
     "a gap counted in the next": {"counts": motor(32, seed=4), "gaps": [[9, 0xFFFE], [18, 61]], "flags": 3, "boot": 1},
     "a window of the demo's kind": {
         "counts": motor(1024),

@@ -67,7 +67,7 @@ PREDICTORS = {1: [1], 2: [2, -1], 3: [3, -3, 1]}  # of the newest samples, newes
 def read_by_the_table(frame):
     """Codec and counts, read bit by bit from docs/wire-format.md."""
     (samples,) = struct.unpack_from("<H", frame, 20)
-    codec, gaps, (text_length,) = frame[50], frame[52], struct.unpack_from("<H", frame, 54)
+    codec, gaps, (text_length,) = frame[52], frame[54], struct.unpack_from("<H", frame, 56)
     at = frame[5] + text_length + 4 * gaps
     if codec == 0:
         return codec, list(struct.unpack_from(f"<{3 * samples}h", frame, at))

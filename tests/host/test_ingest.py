@@ -105,7 +105,7 @@ def test_a_bad_frame_does_not_hide_its_neighbours(server):
 
 def test_a_frame_that_makes_no_sense_is_rejected_by_name(server):
     senseless = bytearray(frame(9))
-    senseless[50] = 7  # codec
+    senseless[52] = 7  # codec
     senseless[-4:] = struct.pack("<I", __import__("zlib").crc32(bytes(senseless[:-4])))
     status, answer = request(server, bytes(senseless))
     assert status == 200

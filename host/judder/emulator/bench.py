@@ -19,6 +19,7 @@ from zlib import crc32
 
 import numpy as np
 
+from judder.board import Tree
 from judder.emulator.clock import VirtualClock
 from judder.emulator.i2c import I2CBus
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
@@ -59,6 +60,7 @@ class Bench:
         settings: Mapping[str, str | int] | None = None,
         timing: Timing | None = None,
         odr_error: float | None = None,
+        firmware: Tree | None = None,
         on_line: Callable[[str, str], None] = lambda device, line: None,
     ) -> None:
         drawn = random.Random(seed)
@@ -80,6 +82,7 @@ class Bench:
             timing=replace(timing or Timing(), crystal_ppm=crystal_ppm),
             seed=drawn.randrange(2**32),
             on_line=self._see,
+            firmware=firmware,
         )
         self.captured: dict[Key, Truth] = {}
         self.acknowledged: set[Key] = set()
@@ -97,7 +100,7 @@ class Bench:
     ) -> None:
         self.swan.__exit__(kind, error, trace)
 
-    def run(self, windows: int, *, give_up_after_s: float = float("inf")) -> None:
+    def run(self, windows: int, *, give_up_after_s: float = 86400) -> None:
         """Until the firmware has captured `windows` and the server has acknowledged all that were captured.
 
         Gives up when that has not happened `give_up_after_s` of the bench's time from now.

@@ -62,6 +62,7 @@ class I2CBus:
     faults: list[Fault] = field(default_factory=list)
     chips: dict[int, Chip] = field(default_factory=dict)
     resets: int = 0
+    injected: int = 0  # transfers that a fault answered
 
     def attach(self, address: int, chip: Chip) -> None:
         """Put `chip` on the bus."""
@@ -100,6 +101,7 @@ class I2CBus:
         return ACK, data
 
     def _inject(self, transfer: Transfer, injected: Injected) -> tuple[int, bytes]:
+        self.injected += 1
         self.clock.charge(11 * self._bit_ns())
         data = b""
         if injected.consumed and transfer.address in self.chips:

@@ -1,0 +1,481 @@
+"""The whole loop: unmodified firmware and libraries on the emulated bench, real HTTP, the real server and store.
+
+Conditions of every run (judder.emulator.bench): ODR off by up to 5 %, crystal by up to 20 ppm, clock ticks of
+30.5 us, CPU, garbage collection and bus time charged, stalls of up to 10 ms in 2 % of the acquisition's rounds.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from judder import Flags, decode, demo
+from judder.board import Tree, tree
+from judder.config import Config
+from judder.emulator import faults
+from judder.emulator.bench import Bench
+from judder.emulator.i2c import ADDRESS_NACK, Injected
+from judder.emulator.link import WebResponse
+from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
+from judder.emulator.lis3dh import response
+from judder.emulator.machine import Machine
+from judder.emulator.notecard import Fault
+from judder.emulator.notecard_faults import AnsweredInstead, BadStream, BrownOut, LostReply
+from judder.emulator.notehub import Notehub
+from judder.emulator.recording import Recording
+from judder.frame import HEADER, HEADER_LENGTH
+from judder.ingest import background
+
+HOUR_S = 3600
+
+
+class Loop:
+    """One bench, the server it posts to, and what its console said."""
+
+    def __init__(self, server, **kwargs):
+        settings = {"CAPTURE_EVERY_S": 60} | kwargs.pop("settings", {})
+        self.server = server
+        self.lines = []
+        self.notehub = Notehub({"ingest": server.url})
+        send = kwargs.pop("send", self.notehub.send)
+        self.bench = Bench(
+            Machine.demo(), send, settings=settings, on_line=lambda _, line: self.lines.append(line), **kwargs
+        )
+
+    def stored(self):
+        return {(found.boot, found.sequence): found for found in self.server.queue.windows()}
+
+    def check_nothing_lost_or_doubled(self):
+        stored = self.stored()
+        assert stored.keys() == self.bench.captured.keys() == self.bench.acknowledged
+        assert len(list(self.server.queue.windows())) == len(stored)
+        for key, window in stored.items():
+            truth = self.bench.captured[key]
+            assert truth.repeated == 0
+            assert abs((window.samples_lost or 0) - truth.lost) <= 2
+            assert window.device == self.bench.device
+
+    def said(self, text):
+        return [line for line in self.lines if text in line]
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """Makes a loop; its bench is not yet running."""
+    with background(Config(data=tmp_path / "data", port=0)) as server:
+        yield lambda **kwargs: Loop(server, **kwargs)
+
+
+def payload_bytes(window):
+    fields = HEADER.unpack_from(window.frame)
+    gaps, text_length = fields[20], fields[22]
+    return len(window.frame) - HEADER_LENGTH - text_length - 4 * gaps - 4
+
+
+# --- what the demo shows ----------------------------------------------------------------------------------------------
+
+
+def test_over_208_windows_of_8_parts_interval_samples_peak_and_size_are_as_promised(tmp_path):
+    finished = demo.run(demo.Options(tmp_path, windows=26, devices=8))
+    report = finished.report
+    assert finished.wrong == []  # also: each sample as the sensor gave it, each peak within its tolerance
+    assert report.windows_captured == report.windows_stored == 208
+    assert (report.lost, report.duplicates, report.samples_lost, report.samples_lost_reported) == (0, 0, 0, 0)
+    assert report.interval_error_ppm_rms <= 250
+    assert report.interval_error_ppm_max <= 600
+    assert all(len(window) == 1024 for window in finished.stored.values())
+    samples = finished.samples
+    assert sum(map(payload_bytes, finished.stored.values())) / samples <= 2.2
+    assert report.bytes_on_air / samples <= 2.4
+    assert report.bytes_article == 12 * samples
+    rates = {round(1 / truth.interval_s) for truth in finished.truths.values()}
+    assert len(rates) == 8
+    assert max(rates) - min(rates) > 40  # the parts do differ
+    for key, window in finished.stored.items():
+        truth = finished.truths[key]
+        assert abs(window.interval_s - truth.interval_s) < 4.5 * window.interval_sigma_s
+        if window.started_at is not None:
+            error_s = abs(window.started_at.timestamp() - truth.first_sample_utc_s)
+            assert error_s <= window.started_at_uncertainty_s
+    assert sum(window.started_at is None for window in finished.stored.values()) <= 8  # before the first sync
+
+
+def test_noise_and_machine_are_those_the_figures_are_stated_for(tmp_path):
+    """5.7 mg rms of noise, 0.1 g at 29.2 Hz."""
+    finished = demo.run(demo.Options(tmp_path, windows=3))
+    for window in finished.stored.values():
+        t = np.arange(len(window)) * window.interval_s
+        orders = np.concatenate(
+            [np.outer(t, 29.2 * np.arange(1, 5)), np.outer(t, 29.2 * 3.57 * np.arange(1, 7))], axis=1
+        )
+        model = np.concatenate([np.cos(2 * np.pi * orders), np.sin(2 * np.pi * orders), np.ones((len(t), 1))], axis=1)
+        fit, *_ = np.linalg.lstsq(model, window.acceleration / 9.80665, rcond=None)
+        rest = window.acceleration / 9.80665 - model @ fit
+        assert np.hypot(fit[0, 0], fit[10, 0]) == pytest.approx(0.1, rel=0.05)
+        assert rest.std() == pytest.approx(5.7e-3, rel=0.15)
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", faults.MEANINGS)
+def test_no_fault_loses_or_doubles_a_window(tmp_path, name):
+    lines = []
+    finished = demo.run(demo.Options(tmp_path, windows=30, fault=name), on_line=lambda device, line: lines.append(line))
+    assert finished.wrong == []
+    assert finished.report.windows_captured == finished.report.windows_stored >= 30
+    assert (finished.report.lost, finished.report.duplicates) == (0, 0)
+    (bench,) = finished.benches
+    evidence = {
+        "nack": lambda: bench.bus.injected,
+        "eio": lambda: bench.bus.injected,
+        "stall": lambda: finished.report.samples_lost,
+        "offline": lambda: [line for line in lines if "hub-not-connected" in line],
+    }
+    struck = evidence.get(name, lambda: all(fault.hits for fault in bench.notecard.faults))
+    assert struck(), "the fault never happened"
+
+
+def test_a_stall_of_40_ms_is_seen_and_what_it_cost_is_counted(tmp_path):
+    lines = []
+    finished = demo.run(
+        demo.Options(tmp_path, windows=80, fault="stall", seed=5), on_line=lambda device, line: lines.append(line)
+    )
+    assert finished.wrong == []
+    overran = [key for key, truth in finished.truths.items() if truth.lost]
+    assert len(overran) >= 5
+    for key in overran:
+        window, truth = finished.stored[key], finished.truths[key]
+        assert Flags.GAP in window.flags
+        assert window.samples_lost is not None
+        assert abs(window.samples_lost - truth.lost) <= 2
+        assert window.interval_s is not None
+        assert abs(window.interval_s / truth_interval_s(finished, key) - 1) < 5000e-6
+    started_again = [line for line in lines if "captured" in line and ", 1 tries," not in line]
+    assert len(started_again) > len(overran)
+
+
+def truth_interval_s(finished, key):
+    return finished.truths[key].interval_s
+
+
+class Picky(Fault):
+    """Answers that name nothing, somebody else's window, or only some, and sometimes the server's."""
+
+    def __init__(self):
+        self.calls = 0
+        self.named = set()
+
+    def answer(self, request, response):
+        self.calls += 1
+        held = [[found.boot, found.sequence] for found in decode(request.body)]
+        stored = [[], [[1, 2]], [[held[0][0], 999]], held[-1:]][self.calls % 4]
+        self.named.update(map(tuple, stored))
+        return WebResponse(200, json.dumps({"stored": stored, "rejected": []}).encode())
+
+
+def test_a_window_is_released_only_when_it_is_named(loop):
+    running = loop()
+    picky = Picky()
+    running.bench.notecard.faults.append(picky)
+    with running.bench as bench:
+        bench.run(20)
+    assert bench.acknowledged <= picky.named
+    assert running.said("the server's answer names none of the")
+    running.check_nothing_lost_or_doubled()
+    assert picky.calls > 40
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (AnsweredInstead(status=401, times=3), "token of the Notehub route"),
+        (AnsweredInstead(status=404, times=3), "no proxy route with this alias"),
+        (AnsweredInstead(status=503, times=3), "kept, will be sent again"),
+        (AnsweredInstead(status=200, body=b"<html>", times=3), "no acknowledgement of ours"),
+        (AnsweredInstead(status=200, body=b'{"stored": 5}', times=3), "no acknowledgement of ours"),
+        (AnsweredInstead(status=200, body=b'{"stored": [], "rejected": []}', times=3), "names none"),
+        (AnsweredInstead(status=413, times=3), "lower POST_BYTES"),
+        (AnsweredInstead(status=507, times=3), "disk is full"),
+        (BadStream(times=7), "no good answer from the Notecard to card.binary"),
+        (LostReply(times=12), "no good answer from the Notecard to web.post"),
+    ],
+)
+def test_each_trouble_is_one_line_that_says_what_to_do(loop, answer, hint):
+    running = loop()
+    running.bench.notecard.faults.append(answer)
+    with running.bench as bench:
+        bench.run(6)
+    assert answer.hits >= 3
+    assert running.said(hint)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_refused_frame_is_given_up_after_three_refusals_and_holds_up_nobody(loop):
+    class Refusing(Fault):
+        def answer(self, request, response):
+            held = [(found.boot, found.sequence) for found in decode(request.body)]
+            stored = [list(key) for key in held if key[1] != 2]
+            rejected = [[*key, "conflict"] for key in held if key[1] == 2]
+            return WebResponse(200, json.dumps({"stored": stored, "rejected": rejected}).encode())
+
+    running = loop()
+    running.bench.notecard.faults.append(Refusing())
+    with running.bench as bench:
+        bench.run(8)
+    assert len(running.said("refused by the server: conflict")) == 3
+    assert {sequence for _, sequence in bench.given_up} == {2}
+    assert {sequence for _, sequence in bench.acknowledged} == set(range(8)) - {2}
+
+
+def test_while_offline_windows_wait_and_when_the_ring_is_full_capture_pauses(loop):
+    running = loop(settings={"RING_BYTES": 16384})
+    start_ns, end_ns = 120 * 10**9, (120 + 4 * HOUR_S) * 10**9
+    running.bench.notecard.link.outages.append((start_ns, end_ns))
+    with running.bench as bench:
+        bench.run_for(3 * HOUR_S)
+        waiting = len(bench.captured) - len(bench.acknowledged)
+        assert 3 <= waiting <= 10  # what 16 KB hold
+        bench.run(30)
+    running.check_nothing_lost_or_doubled()
+    sequences = sorted(sequence for _, sequence in bench.captured)
+    assert sequences == list(range(len(sequences)))
+
+
+# --- trouble with the parts -------------------------------------------------------------------------------------------
+
+
+def test_an_old_notecard_is_named_and_the_board_goes_on_trying(loop):
+    running = loop()
+    running.bench.notecard.version = "notecard-4.4.1.4015903"
+    with running.bench as bench:
+        bench.run_for(HOUR_S)
+        assert len(running.said("4.4.1.4015903 lacks card.binary: update it to 5.3.1 or later")) >= 3
+        assert not bench.captured
+        bench.notecard.version = "notecard-5.3.1.17004"
+        bench.run(3)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_notecard_that_is_not_there_is_one_line_a_try(loop):
+    running = loop()
+    card = running.bench.bus.chips.pop(0x17)
+    with running.bench as bench:
+        bench.run_for(HOUR_S)
+        complaints = running.said("no good answer from the Notecard to card.version")
+        assert 5 <= len(complaints) <= 60
+        assert "check FEATHER power switch, Qwiic cable" in complaints[0]
+        bench.bus.attach(0x17, card)
+        bench.run(3)
+    running.check_nothing_lost_or_doubled()
+
+
+@pytest.mark.parametrize("trouble", ["missing", "wrong WHO_AM_I", "stuck FIFO"])
+def test_a_sensor_in_trouble_is_one_line_a_try_and_used_when_it_is_back(loop, trouble):
+    running = loop()
+    chip = running.bench.lis3dh
+    if trouble == "missing":
+        del running.bench.bus.chips[LIS3DH_ADDRESS]
+    elif trouble == "wrong WHO_AM_I":
+        chip.who_am_i = 0x32
+    else:
+        chip.stuck_fifo = True
+    with running.bench as bench:
+        bench.run_for(HOUR_S)
+        assert running.said("LIS3DH FIFO does not fill" if trouble == "stuck FIFO" else "no LIS3DH at 0x18")
+        assert not bench.captured
+        bench.bus.attach(LIS3DH_ADDRESS, chip)
+        chip.who_am_i, chip.stuck_fifo = 0x33, False
+        bench.run(3)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_sensor_that_browns_out_spoils_no_window(loop):
+    running = loop()
+    bursts = 0
+
+    def brown_out(transfer):
+        nonlocal bursts
+        if transfer.address == LIS3DH_ADDRESS and transfer.read_length > 6:
+            bursts += 1
+            if bursts % 300 == 150:
+                running.bench.lis3dh.brown_out()
+
+    running.bench.bus.faults.append(brown_out)
+    with running.bench as bench:
+        bench.run(12)
+    assert bursts > 600
+    running.check_nothing_lost_or_doubled()
+    for key, window in running.stored().items():
+        assert window.interval_s == pytest.approx(bench.captured[key].interval_s, rel=600e-6)
+
+
+def test_a_notecard_that_browns_out_costs_nothing(loop):
+    running = loop()
+    brown_out = BrownOut(times=4, every=3)
+    running.bench.notecard.faults.append(brown_out)
+    with running.bench as bench:
+        bench.run(12)
+    assert brown_out.hits == 4
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_bus_too_bad_for_400_khz_falls_back_and_says_so_in_each_window(loop):
+    running = loop()
+
+    def too_fast(transfer):
+        fast = running.bench.bus.frequency_hz > 100_000
+        return Injected(ADDRESS_NACK) if fast and transfer.address == LIS3DH_ADDRESS else None
+
+    running.bench.bus.faults.append(too_fast)
+    with running.bench as bench:
+        bench.run(3)
+    assert running.said("100 kHz and 400 Hz from now on; check pull-ups")
+    running.check_nothing_lost_or_doubled()
+    for window in running.stored().values():
+        assert Flags.SLOW_BUS in window.flags
+        assert window.odr_hz == 400
+        assert window.samples_lost == 0
+
+
+def test_the_board_s_power_may_fail_at_any_time(loop):
+    """What was in RAM is gone, as said; what was acknowledged is stored; nothing is stored twice."""
+    running = loop()
+    with running.bench as bench:
+        for windows in (2, 4, 5):
+            bench.run(windows)
+            bench.swan.power_off()
+            bench.swan.power_on()
+        bench.run(8)
+    boots = {boot for boot, _ in bench.captured}
+    assert len(boots) == 4
+    stored = running.stored()
+    assert bench.acknowledged <= stored.keys() <= bench.captured.keys()
+    assert len(list(running.server.queue.windows())) == len(stored)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_settings_are_reported_and_the_rest_is_used(loop):
+    running = loop(settings={"SAMPLES": 7, "LABEL": "idle", "NONSENSE": 1, "CAPTURE_EVERY_S": 30})
+    with running.bench as bench:
+        bench.run(2)
+    assert running.said("SAMPLES = 7; must be a whole number from 64 to 4096; using 1024")
+    assert running.said("NONSENSE is no setting")
+    for window in running.stored().values():
+        assert (len(window), window.label) == (1024, "idle")
+
+
+@pytest.mark.parametrize(
+    ("settings", "odr_hz", "samples", "full_scale_g"),
+    [
+        ({"ODR_HZ": 10, "SAMPLES": 64}, 10, 64, 2),
+        ({"ODR_HZ": 400, "SAMPLES": 4096, "FULL_SCALE_G": 16}, 400, 4096, 16),
+        ({"SAMPLES": 4096, "RING_BYTES": 65536, "FULL_SCALE_G": 8}, 1344, 4096, 8),
+    ],
+)
+def test_other_profiles_are_as_trustworthy(loop, settings, odr_hz, samples, full_scale_g):
+    running = loop(settings=settings)
+    with running.bench as bench:
+        bench.run(3)
+    running.check_nothing_lost_or_doubled()
+    for key, window in running.stored().items():
+        assert (window.odr_hz, len(window), window.full_scale_g) == (odr_hz, samples, full_scale_g)
+        assert (
+            abs(window.interval_s / bench.captured[key].interval_s - 1)
+            < 4.5 * window.interval_sigma_s / window.interval_s
+        )
+        assert window.acceleration[:, 2].mean() == pytest.approx(9.80665, rel=0.03)
+
+
+def test_note_python_s_own_transfer_delivers_the_same_bytes(loop, tmp_path):
+    running = loop(settings={"TRANSFER": "stock"})
+    with running.bench as bench:
+        bench.run(4)
+    running.check_nothing_lost_or_doubled()
+    assert (
+        bench.notecard.executed["card.binary.put"]
+        == bench.notecard.executed["web.post"]
+        == 4 + len(running.said("hub-not-connected"))
+    )
+
+
+def test_the_notecard_object_is_renewed_before_its_sequence_number_overflows(loop, tmp_path):
+    numbers = []
+
+    class Spy(Fault):
+        def replies(self, request, lines):
+            if request.sequence is not None:
+                numbers.append(int(request.sequence, 16))
+            return lines
+
+    shutil.copytree(tree().device, tmp_path / "device")
+    uplink = tmp_path / "device" / "node" / "uplink.py"
+    text = uplink.read_text()
+    assert "RENEW_AFTER = 60000" in text
+    uplink.write_text(text.replace("RENEW_AFTER = 60000", "RENEW_AFTER = 30"))
+    running = loop(firmware=Tree(tmp_path / "device", tree().boot))
+    running.bench.notecard.faults.append(Spy())
+    with running.bench as bench:
+        bench.run(30)
+    running.check_nothing_lost_or_doubled()
+    assert 25 <= max(numbers) <= 31
+    assert len(numbers) > 150
+
+
+def test_the_article_s_set_up_requests_are_made(loop):
+    requests = []
+
+    class Spy(Fault):
+        def replies(self, request, lines):
+            requests.append((request.name, request.fields))
+            return lines
+
+    running = loop(settings={"PRODUCT_UID": "com.example:pump", "DEVICE_SN": "pump-3"})
+    running.bench.notecard.faults.append(Spy())
+    with running.bench as bench:
+        bench.run(1)
+        bench.run_for(120)
+    names = [name for name, _ in requests]
+    assert names[0] == "card.version"
+    hub_set = next(fields for name, fields in requests if name == "hub.set")
+    assert {"mode": "continuous", "sn": "pump-3", "product": "com.example:pump"}.items() <= hub_set.items()
+    dfu = [fields for name, fields in requests if name == "card.dfu"]
+    assert all(fields["name"] == "stm32" for fields in dfu)
+    assert dfu[0].get("off")  # held back while windows wait, allowed when none does
+    assert any(fields.get("on") for fields in dfu)
+    assert {"hub.get", "card.time", "card.binary", "card.binary.put", "web.post"} <= set(names)
+
+
+# --- replay -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_replayed_recording_arrives_with_its_spectrum_aliased_only_as_the_chip_would(tmp_path):
+    rate_hz, seconds = 5000.0, 8
+    t = np.arange(int(rate_hz * seconds)) / rate_hz
+    tones = [(0, 0.20, 61.0), (1, 0.15, 233.0), (2, 0.40, 1000.0)]
+    samples = np.zeros((len(t), 3))
+    samples[:, 2] = 1.0
+    for axis, amplitude_g, frequency_hz in tones:
+        samples[:, axis] += amplitude_g * np.sin(2 * np.pi * frequency_hz * t)
+    path = tmp_path / "shaker.csv"
+    rows = "\n".join(f"{i / rate_hz:.6f},{x:.6f},{y:.6f},{z:.6f}" for i, (x, y, z) in enumerate(samples))
+    path.write_text("time_s,x_g,y_g,z_g\n" + rows)
+    finished = demo.run(demo.Options(tmp_path / "data", windows=3, replay=Recording.load(path)))
+    assert finished.wrong == []
+    assert finished.report.windows_stored == 3
+    for key, window in finished.stored.items():
+        true_hz = 1 / finished.truths[key].interval_s
+        t = np.arange(len(window)) * window.interval_s
+        for axis, amplitude_g, frequency_hz in tones:
+            seen_hz = frequency_hz if frequency_hz < true_hz / 2 else true_hz - frequency_hz
+            gain = float(response(1344 / 2, 0.0)(np.array([frequency_hz]))[0])
+            model = np.stack(
+                [np.cos(2 * np.pi * seen_hz * t), np.sin(2 * np.pi * seen_hz * t), np.ones(len(t))], axis=1
+            )
+            fit, *_ = np.linalg.lstsq(model, window.acceleration[:, axis] / 9.80665, rcond=None)
+            assert np.hypot(fit[0], fit[1]) == pytest.approx(amplitude_g * gain, rel=0.08, abs=0.002)
+            rest = window.acceleration[:, axis] / 9.80665 - model @ fit
+            assert rest.std() < 0.012
