@@ -20,7 +20,7 @@ from judder import FrameError, Window, decode_article, decode_each, plot
 from judder import demo as loop
 from judder.emulator import faults
 from judder.emulator.recording import Recording
-from judder.queue import FILE
+from judder.queue import FILE, Queue, QueueError
 
 _HEIGHT = 10  # of a picture, in lines
 
@@ -49,6 +49,11 @@ def demo(
         typer.echo(f"judder: --fault {fault} is unknown; one of: {', '.join(faults.MEANINGS)}", err=True)
         raise typer.Exit(2)
     folder = data or Path(tempfile.mkdtemp(prefix="judder-demo-"))
+    try:
+        Queue(folder).close()  # before there is a progress display, so that a refusal stays one line
+    except QueueError as error:
+        typer.echo(f"judder: {error}", err=True)
+        raise typer.Exit(2) from None
     options = loop.Options(folder, windows, devices, seed, fault, replay)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=log

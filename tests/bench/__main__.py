@@ -1,0 +1,17 @@
+"""`make bench`: speed and size, as ratios within one run, because machines are noisy."""
+
+import sys
+
+from tests.bench import bench_decode, bench_emulator, bench_server
+
+BENCHES = {"decode": bench_decode, "server": bench_server, "emulator": bench_emulator}
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(BENCHES)
+    for name in wanted:
+        print(f"== {name}")
+        BENCHES[name].main()
+
+
+main()
