@@ -44,7 +44,7 @@ fmt: setup ## format the code
 	@$(BIN)/ruff check --fix
 
 bench: setup ## measure speed and size (ratios within one run)
-	@$(BIN)/python -m tests.bench
+	@PYTHONPATH=device $(BIN)/python -m tests.bench
 
 clean: ## remove everything that was made here
 	rm -rf .venv device/lib build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

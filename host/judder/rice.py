@@ -53,21 +53,23 @@ def _read_axis(frame: bytes, at: int, end: int, values: Int64Array) -> tuple[int
     axis_end = unary_at + unary_length
     if axis_end > end:
         raise FrameError("the samples are cut off")
-    residuals = values[order:]
-    _read_quotients(frame, unary_at, unary_length, residuals)
+    residuals = _quotients(frame, unary_at, unary_length, number)
     if k:
         residuals <<= k
         residuals |= _remainders(frame, remainders_at, unary_at, number, k)
+    values[order:] = residuals
     return axis_end, (order, struct.unpack_from(_SEEDS[order], frame, at + 3))
 
 
-def _read_quotients(frame: bytes, at: int, length: int, quotients: Int64Array) -> None:
+def _quotients(frame: bytes, at: int, length: int, number: int) -> Int64Array:
     ones = np.unpackbits(np.frombuffer(frame, np.uint8, length, at)).view(bool).nonzero()[0]
-    if ones.size != quotients.size or int(ones[-1]) >> 3 != length - 1:
+    if ones.size != number or int(ones[-1]) >> 3 != length - 1:
         raise FrameError("the unary plane does not hold one value a sample")
+    quotients = np.empty_like(ones)
     quotients[0] = ones[0] + 1
     np.subtract(ones[1:], ones[:-1], out=quotients[1:])
     quotients -= 1
+    return quotients
 
 
 def _remainders(frame: bytes, at: int, end: int, number: int, k: int) -> NDArray[np.uint32]:
@@ -91,7 +93,7 @@ def _places(number: int, k: int) -> tuple[Int64Array, NDArray[np.uint32]]:
 
 def _integrate(values: Int64Array, seeds: list[Seed]) -> None:
     """Undo each axis's differences in place; its first `order` values are places for the seeds."""
-    for depth in range(MAX_ORDER - 1, -1, -1):
+    for depth in range(max(order for order, _ in seeds) - 1, -1, -1):
         axes = [axis for axis, (order, _) in enumerate(seeds) if order > depth]
         for axis in axes:
             values[depth, axis] = _difference(seeds[axis][1], depth)

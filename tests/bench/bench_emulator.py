@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 from judder.config import Config
-
-from judder import ingest
 from judder.emulator.bench import Bench
 from judder.emulator.machine import Machine
 from judder.emulator.notehub import Notehub
+from judder.ingest import background
 
 WINDOWS = 300
 WEEK_S = 7 * 86400
@@ -25,7 +24,7 @@ def cpu_s():
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder, ingest.background(Config(data=Path(folder), port=0)) as server:
+    with tempfile.TemporaryDirectory() as folder, background(Config(data=Path(folder), port=0)) as server:
         notehub = Notehub({"ingest": server.url})
         cpu_before, wall_before = cpu_s(), time.perf_counter()
         with Bench(Machine.demo(), notehub.send, settings={"CAPTURE_EVERY_S": 60}) as bench:

@@ -3,8 +3,10 @@
 import math
 import operator
 import random
+import re
 import struct
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -116,6 +118,26 @@ def test_golden_frames_decode(name):
     assert found.gaps == tuple((index, None if lost >= 0xFFFE else lost) for index, lost in case.get("gaps", []))
     assert found.frame == frame
     assert found.crc == crc32(frame[:-4])
+
+
+def test_the_documented_example_is_the_smallest_golden_frame():
+    text = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
+    block = text.split("## Example")[1].split("```")[1]
+    example = bytes.fromhex("".join(line.split("#")[0] for line in block.splitlines()))
+    assert example.hex() == GOLDEN["smallest"]["frame"]
+
+
+def test_the_documented_header_is_the_one_in_use():
+    text = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (4 bytes|[ui]\d+) \| (\w+) \|", text, re.MULTILINE)
+    codes = {"4 bytes": "4s", "u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i16": "h"}
+    assert "<" + "".join(codes[kind] for _, kind, _ in rows) == HEADER.format
+    at = 0
+    for offset, kind, _ in rows:
+        assert int(offset) == at
+        at += struct.calcsize(codes[kind])
+    assert at == HEADER_LENGTH
+    assert [name.replace("started_at_uncertainty_ms", "uncertainty_ms") for _, _, name in rows] == HEADER_FIELDS
 
 
 def test_every_field_comes_out_in_its_unit():
