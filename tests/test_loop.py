@@ -131,7 +131,7 @@ def test_no_fault_loses_or_doubles_a_window(tmp_path, name):
         "nack": lambda: bench.bus.injected,
         "eio": lambda: bench.bus.injected,
         "stall": lambda: finished.report.samples_lost,
-        "offline": lambda: [line for line in lines if "hub-not-connected" in line],
+        "offline": lambda: [line for line in lines if "not connected to Notehub" in line],
     }
     struck = evidence.get(name, lambda: all(fault.hits for fault in bench.notecard.faults))
     assert struck(), "the fault never happened"
@@ -398,7 +398,7 @@ def test_note_python_s_own_transfer_delivers_the_same_bytes(loop, tmp_path):
     assert (
         bench.notecard.executed["card.binary.put"]
         == bench.notecard.executed["web.post"]
-        == 4 + len(running.said("hub-not-connected"))
+        == 4 + len(running.said("not connected to Notehub"))
     )
 
 

@@ -161,7 +161,10 @@ class Uplink:
         except Exception as error:  # note-python raises nothing more specific
             self._fail(request["req"], error)
         if "err" in reply:
-            raise LinkError("Notecard: %s: %s" % (request["req"], reply["err"]))
+            text = reply["err"]
+            if "-connected}" in text:  # notecard-schema's {hub-not-connected} and {not-connected}
+                text = "not connected to Notehub; if it stays so, check antenna, coverage and SIM"
+            raise LinkError("Notecard: %s: %s" % (request["req"], text))
         return reply
 
     def _open(self):
