@@ -186,18 +186,14 @@ class Queue:
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
+        try:
+            _prepare(database)
+        except BaseException:
             database.close()
-            raise QueueError(f"written by another version of judder (schema {version}, not {SCHEMA_VERSION})")
-        if version == 0:
-            database.execute("PRAGMA page_size = 32768")
-            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("PRAGMA wal_autocheckpoint = 500")
-        if version == 0:
-            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            raise
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the file's name has to survive, too
+        os.close(folder)
         return database
 
     # --- the writer thread --------------------------------------------------------------------------------------------
@@ -279,6 +275,20 @@ class Queue:
     def _count_quarantine(self) -> int:
         count = "SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine"
         return int(self._database.execute(count, (_ROW_BYTES,)).fetchone()[0])
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, SCHEMA_VERSION):
+        raise QueueError(f"written by another version of judder (schema {version}, not {SCHEMA_VERSION})")
+    if version == 0:
+        database.execute("PRAGMA page_size = 32768")
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA wal_autocheckpoint = 500")
+    if version == 0:
+        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 
 def entry(window: Window, default_label: str = "") -> Entry:
