@@ -12,10 +12,10 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -39,7 +39,6 @@ _RETRY_AFTER_S = "30"
 _DRAIN_S = 10.0
 _LINGER_S = 1.0  # how long a refused body is read on, so that its sender gets to see the answer
 
-T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -263,22 +262,30 @@ class Server:
 @contextmanager
 def background(config: Config) -> Iterator[Server]:
     """Serve from a thread while the block runs. Raises QueueError, OSError."""
-    with Queue(config.data, quarantine_limit_bytes=config.quarantine_limit_bytes) as queue:
-        loop = _new_loop()
-        thread = threading.Thread(target=loop.run_forever, name="ingest", daemon=True)
-        thread.start()
+    started: Future[tuple[str, Callable[[], object]]] = Future()
 
-        def wait_for(coroutine: Coroutine[None, None, T]) -> T:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+    async def until_told() -> None:
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with running(config, queue) as url:
+            started.set_result((url, lambda: loop.call_soon_threadsafe(told.set)))
+            await told.wait()
 
+    def run() -> None:
         try:
-            server = running(config, queue)
-            url = wait_for(server.__aenter__())
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
+                runner.run(until_told())
+        except OSError as error:
+            started.set_exception(error)
+
+    with Queue(config.data, quarantine_limit_bytes=config.quarantine_limit_bytes) as queue:
+        thread = threading.Thread(target=run, name="ingest", daemon=True)
+        thread.start()
+        try:
+            url, stop = started.result()
             try:
                 yield Server(url, queue)
             finally:
-                wait_for(server.__aexit__(None, None, None))
+                stop()
         finally:
-            loop.call_soon_threadsafe(loop.stop)
             thread.join()
-            loop.close()
