@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judder.emulator.lis3dh import Response
+from judder.resample import interpolate
 from judder.window import STANDARD_GRAVITY
 
 FloatArray = NDArray[np.float64]
@@ -31,8 +32,6 @@ SHORTEST = 64  # samples: room for the interpolation's taps
 UNEVEN = 0.4  # of the interval, by which time_s may be off; one sample missing makes it 0.5 somewhere
 DIFFERS = 0.01  # of the rate
 _SUFFIXES = {"_g": "g", "_mg": "mg", "_m_s2": "m/s2"}
-_TAPS = 16  # on each side of the instant asked for
-_BETA = 8.0  # Kaiser: images 80 dB down
 _RATE_LINE = re.compile(r"#\s*rate_hz\s*[:=]\s*(\S+)")
 
 
@@ -78,16 +77,7 @@ class Recording:
 
     def acceleration(self, times_s: FloatArray, response: Response) -> FloatArray:
         """Acceleration in g, shape (n, 3), after a filter of magnitude `response(f_hz)`."""
-        filtered = self._filtered(response)
-        at = times_s * self.rate_hz
-        nearest = np.floor(at).astype(np.int64)
-        taps = np.arange(1 - _TAPS, _TAPS + 1)
-        distance = (at - nearest)[:, None] - taps
-        weights = np.sinc(distance) * np.i0(_BETA * np.sqrt(np.maximum(0, 1 - (distance / _TAPS) ** 2))) / np.i0(_BETA)
-        weights /= weights.sum(axis=1, keepdims=True)
-        around = filtered[(nearest[:, None] + taps) % len(filtered)]
-        result: FloatArray = np.einsum("nt,nta->na", weights, around)
-        return result
+        return interpolate(self._filtered(response), times_s * self.rate_hz, outside="wrap")
 
     def _filter(self, response: Response) -> FloatArray:
         spectrum = np.fft.rfft(self.samples_g, axis=0)
