@@ -25,7 +25,7 @@ from judder.emulator.notecard_faults import AnsweredInstead, BadStream, BrownOut
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
 from judder.frame import HEADER, HEADER_LENGTH
-from judder.ingest import background
+from judder.server import background
 
 HOUR_S = 3600
 
@@ -80,7 +80,7 @@ def test_over_208_windows_of_8_parts_interval_samples_peak_and_size_are_as_promi
     finished = demo.run(demo.Options(tmp_path, windows=26, devices=8))
     report = finished.report
     assert finished.wrong == []  # also: each sample as the sensor gave it, each peak within its tolerance
-    assert report.windows_captured == report.windows_stored == 208
+    assert report.windows_captured == report.windows_stored == report.windows_delivered == 208
     assert (report.lost, report.duplicates, report.samples_lost, report.samples_lost_reported) == (0, 0, 0, 0)
     assert report.interval_error_ppm_rms <= 250
     assert report.interval_error_ppm_max <= 600
@@ -126,11 +126,13 @@ def test_no_fault_loses_or_doubles_a_window(tmp_path, name):
     assert finished.wrong == []
     assert finished.report.windows_captured == finished.report.windows_stored >= 30
     assert (finished.report.lost, finished.report.duplicates) == (0, 0)
+    assert finished.report.windows_delivered + finished.held.total() == finished.report.windows_stored
     (bench,) = finished.benches
     evidence = {
         "nack": lambda: bench.bus.injected,
         "eio": lambda: bench.bus.injected,
         "stall": lambda: finished.report.samples_lost,
+        "edge-impulse-down": lambda: finished.service.refused["503"],
         "offline": lambda: [line for line in lines if "not connected to Notehub" in line],
     }
     struck = evidence.get(name, lambda: all(fault.hits for fault in bench.notecard.faults))

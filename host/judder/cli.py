@@ -4,15 +4,17 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 the resul
 lost), 2 the call was wrong, 130 interrupted.
 """
 
+import asyncio
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from judder import __version__
+from judder import __version__, cli_store
+from judder.cli_store import refuse
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,12 +23,13 @@ app = typer.Typer(
     help="Trustworthy vibration windows: from an LIS3DH over a Notecard into a durable store.",
 )
 log = Console(stderr=True)
-
-
-def refuse(message: str) -> NoReturn:
-    """One line on stderr, exit code 2: the call was wrong."""
-    typer.echo(f"judder: {message}", err=True)
-    raise typer.Exit(2)
+app.add_typer(cli_store.queue_app, name="queue")
+app.command()(cli_store.label)
+app.command()(cli_store.export)
+config_app = typer.Typer(no_args_is_help=True, help="The server's settings.")
+app.add_typer(config_app, name="config")
+emulate_app = typer.Typer(no_args_is_help=True, help="Emulated parts for other programs to talk to.")
+app.add_typer(emulate_app, name="emulate")
 
 
 @app.callback(invoke_without_command=True)
@@ -82,17 +85,24 @@ def serve(
         float | None, typer.Option(help="Sampling interval of the article's float32 streams; without it they are held.")
     ] = None,
     default_label: Annotated[str | None, typer.Option(help="Label for windows that carry none.")] = None,
+    edge_impulse_url: Annotated[str | None, typer.Option(help="Where to deliver, if not to the real service.")] = None,
 ) -> None:
     """Take windows by HTTP and keep them: an answer names only what is safely stored."""
-    from judder import ingest
+    from judder import logs, server
     from judder.config import Config, ConfigError
-    from judder.queue import QueueError
+    from judder.group_commit import QueueError
 
+    logs.to_stderr()
     try:
         config = Config.load(
-            host=host, port=port, data=data, article_interval_ms=article_interval_ms, default_label=default_label
+            host=host,
+            port=port,
+            data=data,
+            article_interval_ms=article_interval_ms,
+            default_label=default_label,
+            edge_impulse_url=edge_impulse_url,
         )
-        ingest.serve(config, lambda url: typer.echo(f"ready {url}"))
+        server.serve(config, lambda url: typer.echo(f"ready {url}"))
     except (ConfigError, QueueError) as error:
         refuse(str(error))
     except OSError as error:
@@ -130,3 +140,50 @@ def decode(
     for line in refused:
         typer.echo(f"judder: {line}", err=True)
     raise typer.Exit(1 if refused else 0)
+
+
+@config_app.command()
+def check() -> None:
+    """Say whether the settings are right, and what they are; secrets are only said to be there."""
+    from judder.config import Config, ConfigError
+
+    try:
+        config = Config.load()
+        projects = config.delivery()
+    except ConfigError as error:
+        refuse(str(error))
+    for name, value in config:
+        typer.echo(f"{name} = {value}")
+    for project in projects:
+        signed = "signed" if project.hmac_key else "not signed: set EDGE_IMPULSE_HMAC_KEY"
+        typer.echo(f"delivers {project.devices} to {project.name} at {project.url}, {signed}")
+    if not projects:
+        typer.echo("delivers nothing: set EDGE_IMPULSE_API_KEY, or projects in judder.toml")
+
+
+@emulate_app.command("edge-impulse")
+def emulate_edge_impulse(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 4810,
+    mode: Annotated[
+        str, typer.Option(help="ok, slow:SECONDS, status:CODE, rate:PER_S, hang, reset, or file:EVERY.")
+    ] = "ok",
+    api_key: Annotated[str, typer.Option(envvar="EDGE_IMPULSE_API_KEY", help="Refuse any other.")] = "",
+    hmac_key: Annotated[str, typer.Option(envvar="EDGE_IMPULSE_HMAC_KEY", help="Check signatures with it.")] = "",
+) -> None:
+    """A stand-in for Edge Impulse's ingestion service on this machine; GET / says what it has received."""
+    from judder.emulator.edge_impulse import EdgeImpulse, Mode, running
+
+    try:
+        service = EdgeImpulse(api_key=api_key, hmac_key=hmac_key, mode=Mode.parse(mode), keep_bodies=False)
+    except ValueError as error:
+        refuse(str(error))
+
+    async def until_interrupted() -> None:
+        async with running(service, port=port):
+            typer.echo(f"ready {service.url}")
+            await asyncio.Event().wait()
+
+    try:
+        asyncio.run(until_interrupted())
+    except OSError as error:
+        refuse(f"cannot listen on port {port}: {error.strerror}")

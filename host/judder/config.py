@@ -4,19 +4,50 @@ import ipaddress
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from judder.dataset import Project
+from judder.edge_impulse import URL
 
 
 class ConfigError(ValueError):
     """A setting is wrong; the message names each, what it is and what is allowed."""
 
 
+class ProjectSettings(BaseModel):
+    """An entry of `[[projects]]` in judder.toml: what one Edge Impulse project wants."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: str = Field(min_length=1)
+    devices: str = Field(default="*", min_length=1)
+    api_key: SecretStr = SecretStr("")
+    hmac_key: SecretStr = SecretStr("")
+    url: str = Field(default="", pattern=r"^(https?://[^/]+.*)?$")
+    rate_hz: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    tolerance_ppm: float = Field(default=500, gt=0, le=100_000)
+    resample: bool = False
+    accept_flagged: bool = False
+    testing_fraction: float = Field(default=0.2, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _can_resample(self) -> Self:
+        if self.resample and self.rate_hz is None:
+            raise ValueError("resample needs rate_hz: the rate to resample to")
+        return self
+
+
 class Config(BaseSettings):
     """Settings of `judder serve`, validated."""
 
     model_config = SettingsConfigDict(
-        env_prefix="JUDDER_", toml_file="judder.toml", extra="forbid", frozen=True, hide_input_in_errors=True
+        populate_by_name=True,
+        env_prefix="JUDDER_",
+        toml_file="judder.toml",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     host: str = "127.0.0.1"
@@ -25,10 +56,21 @@ class Config(BaseSettings):
     article_interval_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     default_label: str = Field(default="", max_length=255)
     ingest_token: SecretStr = SecretStr("")
+    ingest_token_next: SecretStr = SecretStr("")
     body_limit_bytes: int = Field(default=256 * 1024, ge=1024, le=64 * 1024 * 1024)
     body_timeout_s: float = Field(default=30, gt=0, le=3600)
+    connection_limit: int = Field(default=512, ge=1, le=65536)
+    idle_timeout_s: float = Field(default=15, gt=0, le=3600)
+    requests_per_s: float = Field(default=0, ge=0)
+    free_disk_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    keep_delivered_days: float = Field(default=30, ge=0)
     memory_limit_bytes: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)
     quarantine_limit_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    edge_impulse_url: str = Field(default=URL, pattern=r"^https?://[^/]+")
+    edge_impulse_api_key: SecretStr = Field(default=SecretStr(""), validation_alias="EDGE_IMPULSE_API_KEY")
+    edge_impulse_hmac_key: SecretStr = Field(default=SecretStr(""), validation_alias="EDGE_IMPULSE_HMAC_KEY")
+    edge_impulse_connections: int = Field(default=8, ge=1, le=64)
+    projects: list[ProjectSettings] = Field(default_factory=list)
 
     @classmethod
     def load(cls, **options: object) -> Self:
@@ -55,6 +97,27 @@ class Config(BaseSettings):
                 "the Notehub route; only a loopback address goes without"
             )
         return self
+
+    def delivery(self) -> list[Project]:
+        """The projects that windows go to: those of `projects`, else one for all if there is an API key."""
+        entries = self.projects
+        if not entries and self.edge_impulse_api_key.get_secret_value():
+            entries = [ProjectSettings(name="default")]
+        return [
+            Project(
+                name=entry.name,
+                url=entry.url or self.edge_impulse_url,
+                api_key=(entry.api_key.get_secret_value() or self.edge_impulse_api_key.get_secret_value()),
+                hmac_key=(entry.hmac_key.get_secret_value() or self.edge_impulse_hmac_key.get_secret_value()),
+                devices=entry.devices,
+                rate_hz=entry.rate_hz,
+                tolerance_ppm=entry.tolerance_ppm,
+                resample=entry.resample,
+                accept_flagged=entry.accept_flagged,
+                testing_fraction=entry.testing_fraction,
+            )
+            for entry in entries
+        ]
 
     @property
     def is_loopback(self) -> bool:

@@ -1,10 +1,12 @@
 """`judder demo`: the whole loop on the emulated bench, and what came of it.
 
-Emulated: the machine, the LIS3DH, the Notecard, Notehub, the Swan's processor and all time on the device. Real and
-unmodified: the firmware of device/, adafruit_lis3dh, adafruit_bus_device, note-python, HTTP, the server, SQLite and
-the decoder.
+Emulated: the machine, the LIS3DH, the Notecard, Notehub, Edge Impulse, the Swan's processor and all time on the
+device. Real and unmodified: the firmware of device/, adafruit_lis3dh, adafruit_bus_device, note-python, HTTP, the
+server, SQLite and the decoder.
 """
 
+import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,19 +14,26 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
+from pydantic import SecretStr
 
+from judder.background import background as on_thread
 from judder.config import Config
-from judder.emulator import faults
+from judder.emulator import edge_impulse, faults
 from judder.emulator.bench import Bench, Truth
+from judder.emulator.edge_impulse import EdgeImpulse, Mode
 from judder.emulator.machine import Machine
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
-from judder.ingest import background
+from judder.queue import Queue, State
+from judder.server import background
 from judder.spectrum import strongest_peak
 from judder.window import Window
 
 CAPTURE_EVERY_S = 60
 PATIENCE_S = 7 * 86400.0  # of the bench's own time, after which a window that has not arrived counts as lost
+DELIVERY_PATIENCE_S = 90.0  # of ours: longer than the longest pause after a failure
+EDGE_IMPULSE_DOWN = "edge-impulse-down"
+API_KEY, HMAC_KEY = "ei_demo", "0123456789abcdef0123456789abcdef"  # the emulated service's own
 PEAK_TOLERANCE = 0.002
 PEAK_TOLERANCE_BINS = 0.1
 
@@ -68,10 +77,13 @@ class Run:
     """A finished demo: what really happened, what was stored, the report, and everything wrong (one line each)."""
 
     benches: list[Bench]
+    service: EdgeImpulse
     truths: dict[Key, Truth]
     stored: dict[Key, Window]
     report: Report = field(default_factory=Report)
     wrong: list[str] = field(default_factory=list)
+    held: Counter[str] = field(default_factory=Counter)
+    """Windows that are stored and not delivered on purpose, by reason."""
 
     @property
     def last(self) -> Window | None:
@@ -87,16 +99,26 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
 
     Raises QueueError when the folder cannot be used.
     """
-    # not Config(): a token or limit meant for the real server is none of the demo's business
-    with background(Config.model_construct(data=options.data, port=0)) as server:
+    service = EdgeImpulse(api_key=API_KEY, hmac_key=HMAC_KEY)
+    with on_thread(lambda: edge_impulse.running(service)), background(_config(options, service)) as server:
         notehub = Notehub({"ingest": server.url})
         benches = [_bench(options, number, notehub, on_line) for number in range(options.devices)]
+        service.mode = Mode("status", 503) if options.fault == EDGE_IMPULSE_DOWN else Mode()
         crashes = _run_all(benches, options.windows)
+        service.mode = Mode()
+        _wait_for_delivery(server.queue)
         truths = {(bench.device, *key): truth for bench in benches for key, truth in bench.captured.items()}
-        arrived = [window for window in server.queue.windows() if _key(window) in truths]  # others: of an older run
-    finished = Run(benches, truths, {_key(window): window for window in arrived})
+        found = [(stored, stored.window()) for stored in server.queue.stored()]
+        arrived = [(stored, window) for stored, window in found if _key(window) in truths]  # others: of an older run
+    finished = Run(benches, service, truths, {_key(window): window for _, window in arrived})
+    finished.held = Counter(stored.reason for stored, _ in arrived if stored.state is State.HELD)
     finished.report.posts = notehub.posts
-    finished.report.duplicates = len(arrived) - len(finished.stored)
+    _count_delivered(finished, service)
+    for stored, window in arrived:
+        if stored.state in (State.WAITING, State.DEAD):
+            finished.wrong.append(
+                f"{_name(_key(window))} is {stored.state}: {stored.reason or 'not delivered in time'}"
+            )
     given_up = {(bench.device, *key) for bench in benches for key in bench.given_up}
     finished.wrong += crashes
     _count(finished, given_up)
@@ -105,6 +127,39 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     if options.replay is None:
         _compare_peaks(finished)
     return finished
+
+
+def _config(options: Options, service: EdgeImpulse) -> Config:
+    # not Config(): a token or limit meant for the real server is none of the demo's business
+    return Config.model_construct(
+        data=options.data,
+        port=0,
+        edge_impulse_url=service.url,
+        edge_impulse_api_key=SecretStr(API_KEY),
+        edge_impulse_hmac_key=SecretStr(HMAC_KEY),
+    )
+
+
+def _wait_for_delivery(queue: Queue) -> None:
+    """Until nothing waits any more, or nothing has moved for a while."""
+    counts, since_s = queue.counts(), time.monotonic()
+    while counts[State.WAITING] and time.monotonic() - since_s < DELIVERY_PATIENCE_S:
+        time.sleep(0.02)
+        now = queue.counts()
+        if now != counts:
+            counts, since_s = now, time.monotonic()
+
+
+def _count_delivered(finished: Run, service: EdgeImpulse) -> None:
+    """What Edge Impulse has, by the key in each sample's metadata."""
+    keys = [
+        (known["device"], int(known["boot"], 16), int(known["sequence"]))
+        for known in (sample.metadata for sample in service.accepted)
+        if "device" in known
+    ]
+    ours = [key for key in keys if key in finished.stored]
+    finished.report.windows_delivered = len(set(ours))
+    finished.report.duplicates = len(ours) - len(set(ours))
 
 
 def _key(window: Window) -> Key:
@@ -124,7 +179,7 @@ def _bench(options: Options, number: int, notehub: Notehub, on_line: Callable[[s
         "SESSION": "emulated",
     }
     bench = Bench(options.replay or Machine.demo(), notehub.send, seed=seed, settings=settings, on_line=on_line)
-    if options.fault:
+    if options.fault and options.fault != EDGE_IMPULSE_DOWN:
         faults.inject(options.fault, bench, seed)
     return bench
 
@@ -165,7 +220,7 @@ def _count(finished: Run, given_up: set[Key]) -> None:
     if report.lost:
         finished.wrong.append(f"{report.lost} captured windows never arrived")
     if report.duplicates:
-        finished.wrong.append(f"{report.duplicates} windows are stored twice")
+        finished.wrong.append(f"{report.duplicates} windows were delivered twice")
     finished.wrong += [f"{_name(key)} was given up by the firmware" for key in sorted(given_up)]
 
 

@@ -10,11 +10,9 @@ import asyncio
 import hmac
 import json
 import logging
-import signal
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+import shutil
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import aiohttp
@@ -22,13 +20,10 @@ from aiohttp import web
 
 from judder.config import Config
 from judder.frame import MAGIC, decode_article, decode_each
-from judder.queue import Entry, Outcome, Queue, QueueError, Refused, article_entry, entry
+from judder.group_commit import QueueError
+from judder.metrics import Metrics
+from judder.queue import Entry, Outcome, Queue, Refused, article_entry, entry
 from judder.window import FrameError
-
-try:
-    import uvloop
-except ImportError:  # not made for every platform
-    uvloop = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +48,24 @@ class RequestError(Exception):
 class Ingest:
     """The handlers, their queue, and how much of other people's data is in memory."""
 
-    def __init__(self, config: Config, queue: Queue) -> None:
+    def __init__(self, config: Config, queue: Queue, metrics: Metrics) -> None:
         self._config = config
         self._queue = queue
+        self._metrics = metrics
+        self.busy: set[object] = set()  # connections with a request under way
         self._held_bytes = 0
+        self._allowance = config.requests_per_s
+        self._allowed_s = time.monotonic()
+        tokens = (config.ingest_token, config.ingest_token_next)
+        self._tokens = [token.get_secret_value().encode() for token in tokens if token.get_secret_value()]
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[_reasons])
+        app = web.Application(middlewares=[self._reasons])
         app.router.add_post("/ingest", self.frames)
         app.router.add_post("/", self.frames_or_article)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
+        app.router.add_get("/metrics", self.metrics)
         return app
 
     async def frames(self, request: web.Request) -> web.Response:
@@ -77,25 +79,56 @@ class Ingest:
         return _answer(200, {"status": "ok"})
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """The store takes windows: a commit goes through."""
+        """The store takes windows: there is room, and a commit goes through. Edge Impulse may be down meanwhile."""
+        self._check_disk()
         await self._stored([], [])
         return _answer(200, {"status": "ok"})
 
+    async def metrics(self, request: web.Request) -> web.Response:
+        self._check_token(request)
+        return web.Response(body=self._metrics.text(), content_type="text/plain", charset="utf-8")
+
     async def _take(self, request: web.Request, read: Callable[[bytes], "Content"]) -> web.Response:
         self._check_token(request)
+        self._check_rate()
+        self._check_disk()
         room = self._reserve(request)
         try:
             body = await self._body(request)
+            self._metrics.received_bytes.inc(len(body))
             content = read(body)
-            outcomes = await self._stored(content.entries, content.unreadable)
+            with self._metrics.commit_seconds.time():
+                outcomes = await self._stored(content.entries, content.unreadable)
         finally:
             self._held_bytes -= room
+        for outcome in outcomes:
+            self._metrics.windows.labels(outcome.value).inc()
+        self._metrics.windows.labels("rejected").inc(len(content.rejected) + len(content.damage))
+        self._metrics.saw({entry.device for entry in content.entries})
         return content.answer(outcomes)
 
     def _check_token(self, request: web.Request) -> None:
-        token = self._config.ingest_token.get_secret_value().encode()
-        if token and not hmac.compare_digest(token, request.headers.get(TOKEN_HEADER, "").encode()):
+        given = request.headers.get(TOKEN_HEADER, "").encode()
+        matches = [hmac.compare_digest(token, given) for token in self._tokens]  # all: time must tell nothing
+        if matches and not any(matches):
             raise RequestError(401, f"header {TOKEN_HEADER} is missing or wrong: set it in the Notehub route")
+
+    def _check_rate(self) -> None:
+        """At most requests_per_s on average, and as many in one burst."""
+        limit = self._config.requests_per_s
+        if not limit:
+            return
+        now_s = time.monotonic()
+        self._allowance = min(max(limit, 1), self._allowance + (now_s - self._allowed_s) * limit)
+        self._allowed_s = now_s
+        if self._allowance < 1:
+            raise RequestError(429, "too many requests: try again later")
+        self._allowance -= 1
+
+    def _check_disk(self) -> None:
+        """Stop before SQLite has to: there is still room to deliver and to note that."""
+        if shutil.disk_usage(self._config.data).free < self._config.free_disk_bytes:
+            raise RequestError(507, "the disk is nearly full: keep the windows and try again later")
 
     def _reserve(self, request: web.Request) -> int:
         """Room for the body, before reading any of it."""
@@ -127,7 +160,7 @@ class Ingest:
         content = Content([], [], [], [])
         for item in decode_each(body):
             if not isinstance(item, FrameError):
-                content.entries.append(entry(item, self._config.default_label))
+                content.entries.append(entry(item))
             elif item.boot is None or item.sequence is None:
                 content.damage.append(item)
             else:
@@ -144,7 +177,7 @@ class Ingest:
             window = decode_article(body, self._config.article_interval_s)
         except FrameError as error:
             return Content([], [], [error], [Refused(error.reason, body)] if body else [])
-        return Content([article_entry(window, self._config.default_label)], [], [], [])
+        return Content([article_entry(window)], [], [], [])
 
     async def _stored(self, entries: list[Entry], refused: list[Refused]) -> list[Outcome]:
         try:
@@ -153,6 +186,28 @@ class Ingest:
             if error.full:
                 raise RequestError(507, "the disk is full: keep the windows and try again later") from None
             raise RequestError(503, "the store failed: keep the windows and try again later") from None
+
+    @web.middleware
+    async def _reasons(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every refusal is one line of JSON, and ends the connection: what is left of its body is not read."""
+        self.busy.add(request.protocol)
+        try:
+            return await handler(request)
+        except RequestError as error:
+            status, reason = error.status, str(error)
+        except web.HTTPException as error:
+            status, reason = error.status, f"{error.reason}: POST /ingest or /, GET /healthz or /readyz"
+        except FrameError as error:
+            status, reason = error.status, error.reason
+        finally:
+            self.busy.discard(request.protocol)
+        self._metrics.refused.labels(status).inc()
+        log.warning("%s %s: %d %s", request.method, request.path, status, reason)
+        response = _answer(status, {"reason": reason})
+        if status in (429, 503, 507):
+            response.headers["Retry-After"] = _RETRY_AFTER_S
+        response.force_close()
+        return response
 
 
 @dataclass
@@ -192,100 +247,3 @@ def _fitted(stored: list[list[int | str]], rejected: list[list[int | str]]) -> d
 
 def _answer(status: int, body: object) -> web.Response:
     return web.Response(status=status, body=json.dumps(body).encode() + b"\n", content_type="application/json")
-
-
-@web.middleware
-async def _reasons(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal is one line of JSON, and ends the connection: what is left of its body is not read."""
-    try:
-        return await handler(request)
-    except RequestError as error:
-        status, reason = error.status, str(error)
-    except web.HTTPException as error:
-        status, reason = error.status, f"{error.reason}: POST /ingest or /, GET /healthz or /readyz"
-    except FrameError as error:
-        status, reason = error.status, error.reason
-    log.warning("%s %s: %d %s", request.method, request.path, status, reason)
-    response = _answer(status, {"reason": reason})
-    if status in (503, 507):
-        response.headers["Retry-After"] = _RETRY_AFTER_S
-    response.force_close()
-    return response
-
-
-# --- running it -------------------------------------------------------------------------------------------------------
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    return uvloop.new_event_loop() if uvloop else asyncio.new_event_loop()
-
-
-@asynccontextmanager
-async def running(config: Config, queue: Queue) -> AsyncIterator[str]:
-    """The server, listening; gives its URL. Leaving finishes the requests under way. Raises OSError."""
-    runner = web.AppRunner(
-        Ingest(config, queue).app(), access_log=None, shutdown_timeout=_DRAIN_S, lingering_time=_LINGER_S
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, config.host, config.port).start()
-        port = runner.addresses[0][1]
-        yield f"http://[{config.host}]:{port}" if ":" in config.host else f"http://{config.host}:{port}"
-    finally:
-        await runner.cleanup()
-
-
-def serve(config: Config, ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` is called with the URL. Raises QueueError, OSError."""
-
-    async def until_told() -> None:
-        told = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, told.set)
-        async with running(config, queue) as url:
-            ready(url)
-            await told.wait()
-
-    queue = Queue(config.data, quarantine_limit_bytes=config.quarantine_limit_bytes)
-    with queue, asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(until_told())
-
-
-@dataclass
-class Server:
-    """A server on a thread of its own."""
-
-    url: str
-    queue: Queue
-
-
-@contextmanager
-def background(config: Config) -> Iterator[Server]:
-    """Serve from a thread while the block runs. Raises QueueError, OSError."""
-    started: Future[tuple[str, Callable[[], object]]] = Future()
-
-    async def until_told() -> None:
-        told = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        async with running(config, queue) as url:
-            started.set_result((url, lambda: loop.call_soon_threadsafe(told.set)))
-            await told.wait()
-
-    def run() -> None:
-        try:
-            with asyncio.Runner(loop_factory=_new_loop) as runner:
-                runner.run(until_told())
-        except OSError as error:
-            started.set_exception(error)
-
-    with Queue(config.data, quarantine_limit_bytes=config.quarantine_limit_bytes) as queue:
-        thread = threading.Thread(target=run, name="ingest", daemon=True)
-        thread.start()
-        try:
-            url, stop = started.result()
-            try:
-                yield Server(url, queue)
-            finally:
-                stop()
-        finally:
-            thread.join()

@@ -1,8 +1,12 @@
 """The durable store of windows: one SQLite file, one writer thread, group commit.
 
-`put` is answered only after COMMIT has returned with `synchronous=FULL`, so what was answered for survives a crash.
-Whatever arrives while one commit is under way goes into the next: no timer and no delay, and the rate is that of
-requests in flight per sync, not of syncs.
+Five verbs: `put` takes windows in; `claim` hands out those that are due, `done`, `retry` and `dead` say what became of
+them; `hold` sets one aside that cannot be delivered as it is. Each is answered only after COMMIT has returned with
+`synchronous=FULL`, so what was answered for survives a crash. Whatever arrives while one commit is under way goes into
+the next: no timer and no delay, and the rate is that of requests in flight per sync, not of syncs.
+
+What is claimed is known in memory only. A crash hands it out again: at least once, and the receiver tells repeats by
+name and bytes.
 
 The key of a window is (device, boot, sequence). The same key with the same CRC is a repeat, and harmless. The same
 key with another CRC is a conflict: two different windows claim to be one. It is kept apart, never overwritten or
@@ -14,18 +18,18 @@ import hashlib
 import logging
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from judder.frame import decode, decode_article
+from judder.group_commit import GroupCommit, QueueError
 from judder.window import Window
 
 log = logging.getLogger(__name__)
@@ -42,11 +46,15 @@ CREATE TABLE windows (
     sequence INTEGER NOT NULL,
     crc INTEGER NOT NULL,
     received_us INTEGER NOT NULL,
-    label TEXT NOT NULL,
     article_interval_s REAL,
-    body BLOB NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting',
+    reason TEXT NOT NULL DEFAULT '',
+    due_us INTEGER NOT NULL DEFAULT 0,
+    settled_us INTEGER,
+    body BLOB,
     UNIQUE (device, boot, sequence)
 );
+CREATE INDEX windows_due ON windows (state, due_us, id);
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY,
     received_us INTEGER NOT NULL,
@@ -54,6 +62,15 @@ CREATE TABLE quarantine (
     digest BLOB NOT NULL UNIQUE,
     body BLOB NOT NULL
 );
+CREATE TABLE labels (
+    id INTEGER PRIMARY KEY,
+    label TEXT NOT NULL,
+    device TEXT NOT NULL,
+    session TEXT NOT NULL,
+    from_us INTEGER,
+    until_us INTEGER
+);
+CREATE TABLE switches (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
@@ -65,6 +82,15 @@ class Outcome(Enum):
     CONFLICT = "conflict"
 
 
+class State(StrEnum):
+    """Where a stored window is on its way."""
+
+    WAITING = "waiting"
+    HELD = "held"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
 @dataclass(frozen=True)
 class Entry:
     """A window to keep, as bytes. `crc` tells a repeat from a conflict."""
@@ -74,7 +100,6 @@ class Entry:
     sequence: int
     crc: int
     body: bytes
-    label: str = ""
     article_interval_s: float | None = None
 
 
@@ -87,24 +112,46 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class _Put:
-    entries: Sequence[Entry]
-    refused: Sequence[Refused]
-    done: "Future[list[Outcome]]"
+class Stored:
+    """A window in the store; `number` is what the verbs call it by."""
+
+    number: int
+    device: str
+    boot: int
+    sequence: int
+    received_us: int
+    article_interval_s: float | None
+    state: State
+    reason: str
+    body: bytes
+
+    def window(self) -> Window:
+        """Decode it."""
+        if self.device == ARTICLE_DEVICE:
+            return decode_article(self.body, self.article_interval_s)
+        return decode(self.body)[0]
 
 
-class QueueError(Exception):
-    """The store cannot be used; one line says why. `full` when the disk is."""
+@dataclass(frozen=True)
+class LabelRule:
+    """Windows of `device` (a pattern as in file names) and `session` (any if empty) taken in a time are `label`."""
 
-    def __init__(self, reason: str, *, full: bool = False) -> None:
-        super().__init__(reason)
-        self.full = full
+    label: str
+    device: str = "*"
+    session: str = ""
+    from_us: int | None = None
+    until_us: int | None = None
+
+
+_SELECT = "SELECT id, device, boot, sequence, received_us, article_interval_s, state, reason, body FROM windows"
 
 
 class Queue:
-    """The store in folder `data`, made if missing; one process at a time. Raises QueueError.
+    """The store in folder `data`, made if missing. Raises QueueError.
 
-    `quarantine_limit_bytes` bounds what is kept of refused bodies; the oldest go first.
+    One process at a time takes windows in and delivers them; another may look and steer with `beside`.
+    `quarantine_limit_bytes` bounds what is kept of refused bodies; the oldest go first. `on_put` is called from the
+    writer thread when something new has been stored.
     """
 
     def __init__(
@@ -113,32 +160,28 @@ class Queue:
         *,
         quarantine_limit_bytes: int = 64 * 1024 * 1024,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        beside: bool = False,
     ) -> None:
         self.path = data / FILE
-        self.commits = 0
+        self.on_put: Callable[[], None] = lambda: None
         self._quarantine_limit_bytes = quarantine_limit_bytes
         self._now_us = now_us
-        self._waiting: list[_Put] = []
-        self._wake = threading.Condition()
-        self._closing = False
-        try:
-            data.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise QueueError(f"cannot use folder {data}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise QueueError(f"folder {data} is in use by another judder: stop it or choose another --data") from None
+        self._claimed: set[int] = set()
+        if beside and not self.path.is_file():
+            raise QueueError(f"no store in {data}: give the folder of a judder serve with --data")
+        self._lock = None if beside else _locked(data)
         try:
             self._database = self._open()
             self._quarantined_bytes = self._count_quarantine()
         except (sqlite3.Error, QueueError) as error:
-            os.close(self._lock)
+            if self._lock is not None:
+                os.close(self._lock)
             raise QueueError(f"{self.path}: {error}") from None
-        self._thread = threading.Thread(target=self._write, name="queue", daemon=True)
-        self._thread.start()
+        self._writer = GroupCommit(self._database)
+
+    @property
+    def commits(self) -> int:
+        return self._writer.commits
 
     def __enter__(self) -> Self:
         return self
@@ -148,41 +191,176 @@ class Queue:
     ) -> None:
         self.close()
 
+    # --- the verbs; each future's result, or QueueError, is there when it is on disk ----------------------------------
+
     def put(self, entries: Iterable[Entry], refused: Iterable[Refused] = ()) -> "Future[list[Outcome]]":
-        """Keep all of it; the result, one outcome an entry, is there when it is on disk, or a QueueError."""
-        done: Future[list[Outcome]] = Future()
-        done.set_running_or_notify_cancel()  # what was handed over is written, even if nobody waits for it any more
-        with self._wake:
-            if self._closing:
-                done.set_exception(QueueError("the store is closed"))
-                return done
-            self._waiting.append(_Put(tuple(entries), tuple(refused), done))
-            self._wake.notify()
-        return done
+        """Keep all of it; one outcome an entry."""
+        entries, refused = tuple(entries), tuple(refused)
+
+        def put() -> list[Outcome]:
+            outcomes = [self._keep(entry) for entry in entries]
+            for one in refused:
+                self._quarantine(one)
+            self._trim_quarantine()
+            return outcomes
+
+        future = self._writer.submit(put)
+        future.add_done_callback(self._tell)
+        return future
+
+    def claim(self, limit: int) -> "Future[list[Stored]]":
+        """At most `limit` windows that are due and not claimed yet, the longest due first."""
+
+        def claim() -> list[Stored]:
+            rows = self._database.execute(
+                _SELECT + " WHERE state = 'waiting' AND due_us <= ? ORDER BY due_us, id LIMIT ?",
+                (self._now_us(), limit + len(self._claimed)),
+            )
+            found = [stored for row in rows if (stored := _stored(row)).number not in self._claimed][:limit]
+            claimed.update(stored.number for stored in found)
+            self._claimed |= claimed
+            return found
+
+        claimed: set[int] = set()
+        future = self._writer.submit(claim)
+        future.add_done_callback(lambda ended: self._claimed.difference_update(claimed) if ended.exception() else None)
+        return future
+
+    def done(self, number: int) -> "Future[None]":
+        """It has been delivered."""
+        return self._settle(number, State.DELIVERED, "")
+
+    def dead(self, number: int, reason: str) -> "Future[None]":
+        """It will never be delivered as it is; somebody has to look at it."""
+        return self._settle(number, State.DEAD, reason)
+
+    def hold(self, number: int, reason: str) -> "Future[None]":
+        """It cannot be delivered yet: something about it is not known or not good enough."""
+        return self._settle(number, State.HELD, reason)
+
+    def retry(self, number: int, after_s: float = 0.0) -> "Future[None]":
+        """Hand it out again, not before `after_s` from now."""
+
+        def retry() -> None:
+            due_us = self._now_us() + round(after_s * 1e6)
+            self._database.execute("UPDATE windows SET due_us = ? WHERE id = ? AND state = 'waiting'", (due_us, number))
+            self._claimed.discard(number)
+
+        return self._writer.submit(retry)
+
+    # --- steering -----------------------------------------------------------------------------------------------------
+
+    def reopen(self, state: State, device: str = "*") -> "Future[int]":
+        """Windows that are dead or held (of devices that match) wait again; returns how many."""
+
+        def reopen() -> int:
+            return self._database.execute(
+                "UPDATE windows SET state = 'waiting', reason = '', due_us = 0, settled_us = NULL"
+                " WHERE state = ? AND device GLOB ? AND body IS NOT NULL",
+                (state, device),
+            ).rowcount
+
+        return self._writer.submit(reopen)
+
+    def purge(self, state: State, settled_before_us: int) -> "Future[int]":
+        """Forget the samples of windows that were settled before; their keys stay, so that a repeat stays one."""
+
+        def purge() -> int:
+            return self._database.execute(
+                "UPDATE windows SET body = NULL WHERE state = ? AND settled_us < ? AND body IS NOT NULL",
+                (state, settled_before_us),
+            ).rowcount
+
+        return self._writer.submit(purge)
+
+    def add_label(self, rule: LabelRule) -> "Future[int]":
+        """Add a rule; held windows are looked at again. Returns how many those are."""
+
+        def add() -> int:
+            self._database.execute(
+                "INSERT INTO labels (label, device, session, from_us, until_us) VALUES (?, ?, ?, ?, ?)",
+                (rule.label, rule.device, rule.session, rule.from_us, rule.until_us),
+            )
+            return self._database.execute(
+                "UPDATE windows SET state = 'waiting', reason = '', settled_us = NULL WHERE state = 'held'"
+            ).rowcount
+
+        return self._writer.submit(add)
+
+    def switch(self, name: str, value: str) -> "Future[None]":
+        """Set a switch that processes beside this one see, such as `paused`."""
+
+        def switch() -> None:
+            self._database.execute("INSERT OR REPLACE INTO switches VALUES (?, ?)", (name, value))
+
+        return self._writer.submit(switch)
+
+    def backup(self, target: Path) -> None:
+        """Copy the store as it is at this moment, while it is in use."""
+        with closing(self._reader()) as database, closing(sqlite3.connect(target)) as copy:
+            database.backup(copy)
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def stored(self, state: State | None = None) -> Iterator[Stored]:
+        """Every window whose samples are still here, in order of arrival. Reads on a connection of its own."""
+        with closing(self._reader()) as database:
+            for row in database.execute(
+                _SELECT + " WHERE body IS NOT NULL AND (?1 IS NULL OR state = ?1) ORDER BY id",
+                (state,),
+            ):
+                yield _stored(row)
 
     def windows(self) -> Iterator[Window]:
-        """Every stored window, in order of arrival. Reads on a connection of its own."""
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as database:
-            for device, interval_s, body in database.execute(
-                "SELECT device, article_interval_s, body FROM windows ORDER BY id"
-            ):
-                yield decode_article(body, interval_s) if device == ARTICLE_DEVICE else decode(body)[0]
+        """As `stored`, decoded."""
+        for stored in self.stored():
+            yield stored.window()
+
+    def counts(self) -> dict[State, int]:
+        """How many windows are in each state."""
+        with closing(self._reader()) as database:
+            found = dict(database.execute("SELECT state, count(*) FROM windows GROUP BY state"))
+        return {state: found.get(state, 0) for state in State}
+
+    def oldest_us(self, state: State) -> int | None:
+        """When the oldest window in a state was received."""
+        with closing(self._reader()) as database:
+            query = "SELECT min(received_us) FROM windows WHERE state = ?"
+            oldest: int | None = database.execute(query, (state,)).fetchone()[0]
+            return oldest
+
+    def count_settled(self, state: State, settled_before_us: int) -> int:
+        """How many windows `purge` would forget."""
+        with closing(self._reader()) as database:
+            query = "SELECT count(*) FROM windows WHERE state = ? AND settled_us < ? AND body IS NOT NULL"
+            return int(database.execute(query, (state, settled_before_us)).fetchone()[0])
+
+    def labels(self) -> list[LabelRule]:
+        """The rules, oldest first."""
+        with closing(self._reader()) as database:
+            rows = database.execute("SELECT label, device, session, from_us, until_us FROM labels ORDER BY id")
+            return [LabelRule(*row) for row in rows]
+
+    def switches(self) -> dict[str, str]:
+        """All that have been set."""
+        with closing(self._reader()) as database:
+            return dict(database.execute("SELECT name, value FROM switches"))
 
     def quarantined(self) -> list[tuple[str, bytes]]:
         """Reason and body of what was refused, oldest first."""
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as database:
+        with closing(self._reader()) as database:
             return list(database.execute("SELECT reason, body FROM quarantine ORDER BY id"))
 
     def close(self) -> None:
         """Write what waits, then let go of the file."""
-        with self._wake:
-            if self._closing:
-                return
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
+        self._writer.close()
         self._database.close()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _reader(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
@@ -196,50 +374,19 @@ class Queue:
         os.close(folder)
         return database
 
-    # --- the writer thread --------------------------------------------------------------------------------------------
+    def _tell(self, ended: "Future[list[Outcome]]") -> None:
+        if not ended.exception() and Outcome.STORED in ended.result():
+            self.on_put()
 
-    def _write(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._closing:
-                    self._wake.wait()
-                batch, self._waiting = self._waiting, []
-                if not batch:
-                    return
-            try:
-                results = self._commit(batch)
-            except Exception as error:
-                log.exception("%s: commit failed", self.path)
-                failure = _failure(error)
-                for put in batch:
-                    put.done.set_exception(failure)
-            else:
-                for put, result in zip(batch, results, strict=True):
-                    put.done.set_result(result)
-
-    def _commit(self, batch: Sequence[_Put]) -> list[list[Outcome]]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            results = [[self._keep(entry) for entry in put.entries] for put in batch]
-            for put in batch:
-                for refused in put.refused:
-                    self._quarantine(refused)
-            self._trim_quarantine()
-            self._database.execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-        self.commits += 1
-        return results
+    # --- inside a transaction -----------------------------------------------------------------------------------------
 
     def _keep(self, entry: Entry) -> Outcome:
         key = entry.device, entry.boot, entry.sequence
-        values = (*key, entry.crc, self._now_us(), entry.label, entry.article_interval_s, entry.body)
+        now_us = self._now_us()
         inserted = self._database.execute(
-            "INSERT INTO windows (device, boot, sequence, crc, received_us, label, article_interval_s, body)"
+            "INSERT INTO windows (device, boot, sequence, crc, received_us, due_us, article_interval_s, body)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            values,
+            (*key, entry.crc, now_us, now_us, entry.article_interval_s, entry.body),
         )
         if inserted.rowcount:
             return Outcome.STORED
@@ -252,6 +399,16 @@ class Queue:
         log.error("%s; the new one is in quarantine", reason)
         self._quarantine(Refused(reason, entry.body))
         return Outcome.CONFLICT
+
+    def _settle(self, number: int, state: State, reason: str) -> "Future[None]":
+        def settle() -> None:
+            self._database.execute(
+                "UPDATE windows SET state = ?, reason = ?, settled_us = ? WHERE id = ? AND state = 'waiting'",
+                (state, reason, self._now_us(), number),
+            )
+            self._claimed.discard(number)
+
+        return self._writer.submit(settle)
 
     def _quarantine(self, refused: Refused) -> None:
         """The same refusal again, as from a device that tries again, is kept once."""
@@ -277,6 +434,32 @@ class Queue:
         return int(self._database.execute(count, (_ROW_BYTES,)).fetchone()[0])
 
 
+def entry(window: Window) -> Entry:
+    """The entry of a decoded frame."""
+    return Entry(window.device, window.boot, window.sequence, window.crc, window.frame)
+
+
+def article_entry(window: Window) -> Entry:
+    """The entry of an article's stream, which has no identity of its own: a hash of its bytes stands in."""
+    digest = hashlib.sha256(window.frame).digest()
+    boot, sequence, crc = (int.from_bytes(digest[at : at + 4], "big") for at in (0, 4, 8))
+    return Entry(ARTICLE_DEVICE, boot, sequence, crc, window.frame, window.interval_s)
+
+
+def _locked(data: Path) -> int:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise QueueError(f"cannot use folder {data}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise QueueError(f"folder {data} is in use by another judder: stop it or choose another --data") from None
+    return lock
+
+
 def _prepare(database: sqlite3.Connection) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version not in (0, SCHEMA_VERSION):
@@ -291,19 +474,6 @@ def _prepare(database: sqlite3.Connection) -> None:
         database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 
-def entry(window: Window, default_label: str = "") -> Entry:
-    """The entry of a decoded frame."""
-    label = window.label or default_label
-    return Entry(window.device, window.boot, window.sequence, window.crc, window.frame, label)
-
-
-def article_entry(window: Window, default_label: str = "") -> Entry:
-    """The entry of an article's stream, which has no identity of its own: a hash of its bytes stands in."""
-    digest = hashlib.sha256(window.frame).digest()
-    boot, sequence, crc = (int.from_bytes(digest[at : at + 4], "big") for at in (0, 4, 8))
-    return Entry(ARTICLE_DEVICE, boot, sequence, crc, window.frame, default_label, window.interval_s)
-
-
-def _failure(error: Exception) -> QueueError:
-    full = isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    return QueueError(f"the store failed: {error}", full=full)
+def _stored(row: tuple[Any, ...]) -> Stored:
+    number, device, boot, sequence, received_us, article_interval_s, state, reason, body = row
+    return Stored(number, device, boot, sequence, received_us, article_interval_s, State(state), reason, body)

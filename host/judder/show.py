@@ -20,7 +20,8 @@ from judder import FrameError, Window, decode_article, decode_each, plot
 from judder import demo as loop
 from judder.emulator import faults
 from judder.emulator.recording import Recording
-from judder.queue import FILE, Queue, QueueError
+from judder.group_commit import QueueError
+from judder.queue import FILE, Queue
 
 _HEIGHT = 10  # of a picture, in lines
 
@@ -96,6 +97,9 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
     lines = [
         f"{report.windows_captured} windows of {source} were captured and {report.windows_stored} stored, "
         f"each once; {report.lost} lost, in {report.posts} posts.",
+        f"Edge Impulse was given {report.windows_delivered}, {report.duplicates} of them twice"
+        + "".join(f"; {count} held, {reason}" for reason, count in finished.held.items())
+        + ".",
         f"Samples the sensor lost inside them: {report.samples_lost}; the windows say {report.samples_lost_reported}.",
     ]
     if report.interval_error_ppm_rms is not None:
@@ -115,7 +119,7 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
         )
     lines += [
         "",
-        "Emulated: the machine, LIS3DH, Notecard, Notehub, the Swan's processor and its time.",
+        "Emulated: the machine, LIS3DH, Notecard, Notehub, Edge Impulse, the Swan's processor and its time.",
         "Real and unmodified: the firmware (device/), adafruit_lis3dh, note-python, HTTP, server, SQLite, decoder.",
         f"The windows are in {options.data / FILE}",
     ]

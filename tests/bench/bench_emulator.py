@@ -10,7 +10,7 @@ from judder.config import Config
 from judder.emulator.bench import Bench
 from judder.emulator.machine import Machine
 from judder.emulator.notehub import Notehub
-from judder.ingest import background
+from judder.server import background
 
 WINDOWS = 300
 WEEK_S = 7 * 86400

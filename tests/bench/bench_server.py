@@ -12,8 +12,8 @@ import aiohttp
 from tests.frames import encode, motor, window
 
 from judder.config import Config
-from judder.ingest import background
 from judder.queue import Outcome, Queue
+from judder.server import background
 
 WINDOWS = 4000
 CONNECTIONS = 64

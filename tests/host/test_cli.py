@@ -154,7 +154,7 @@ def test_demo_prints_one_object_with_the_promised_fields(tmp_path):
         *("bytes_on_air", "bytes_article", "peak_hz_true", "peak_hz_seen"),
     ]
     assert report["windows_captured"] == report["windows_stored"] == 8
-    assert report["windows_delivered"] is None
+    assert report["windows_delivered"] == 8
     assert report["bytes_article"] == 8 * 1024 * 12
 
 

@@ -18,9 +18,13 @@ import pytest
 from tests.frames import encode, motor, window
 
 from judder import decode
+from judder.background import background as on_thread
 from judder.config import Config, ConfigError
-from judder.ingest import ANSWER_LIMIT, background
-from judder.queue import FILE
+from judder.emulator import edge_impulse
+from judder.emulator.edge_impulse import EdgeImpulse
+from judder.ingest import ANSWER_LIMIT
+from judder.queue import FILE, State
+from judder.server import background
 
 
 @pytest.fixture
@@ -453,3 +457,171 @@ def test_the_token_is_never_shown():
     with pytest.raises(ConfigError) as caught:
         Config.load(ingest_token="s3cret", port="x")
     assert "s3cret" not in str(caught.value)
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_can_be_rotated_without_a_pause(tmp_path):
+    with background(Config(data=tmp_path, port=0, ingest_token="old", ingest_token_next="new")) as server:
+        for token, status in (("old", 200), ("new", 200), ("older", 401), ("", 401)):
+            assert request(server, frame(), headers={"X-Ingest-Token": token})[0] == status
+        assert request_text(server, "/metrics", {})[0] == 401
+        assert request_text(server, "/metrics", {"X-Ingest-Token": "new"})[0] == 200
+
+
+def request_text(server, path, headers):
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_too_many_requests_a_second_are_put_off(tmp_path):
+    with background(Config(data=tmp_path, port=0, requests_per_s=5)) as server:
+        statuses = [request(server, frame(i))[0] for i in range(12)]
+        assert statuses[:5] == [200] * 5
+        assert 429 in statuses
+        assert len(stored(server)) == statuses.count(200)
+
+
+def test_a_nearly_full_disk_is_a_507_before_anything_is_read(tmp_path):
+    with background(Config(data=tmp_path, port=0, free_disk_bytes=1 << 60)) as server:
+        status, answer = request(server, frame())
+        assert status == 507
+        assert "nearly full" in answer["reason"]
+        assert request(server, path="/readyz", method="GET")[0] == 507
+        assert request(server, path="/healthz", method="GET")[0] == 200
+        assert stored(server) == []
+
+
+def test_connections_that_say_nothing_or_little_are_closed_and_others_served(tmp_path):
+    """Slow loris, and connections that were only opened."""
+    with background(Config(data=tmp_path, port=0, idle_timeout_s=0.5)) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        idle = []
+        for i in range(60):
+            connection = socket.create_connection((host, int(port)), timeout=10)
+            if i % 2:
+                connection.sendall(b"POST /ingest HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+            idle.append(connection)
+        assert request(server, frame())[0] == 200
+        for connection in idle:
+            assert connection.recv(1000) == b""
+            connection.close()
+        assert request(server, frame())[0] == 200
+
+
+def test_a_thousand_connections_at_once_leave_room_for_the_next_client(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit[0] < 4096:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limit[1]), limit[1]))
+    with background(Config(data=tmp_path, port=0, connection_limit=100, idle_timeout_s=30)) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        crowd = [socket.create_connection((host, int(port)), timeout=10) for _ in range(1000)]
+        for i in range(20):
+            assert request(server, frame(i))[0] == 200
+        closed = 0
+        for connection in crowd[:800]:
+            closed += connection.recv(10) == b""
+        for connection in crowd:
+            connection.close()
+        assert closed == 800
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024
+
+
+def test_200_megabytes_are_refused_from_their_announcement(server):
+    head = b"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: 200000000\r\n\r\n"
+    assert raw(server, head).startswith(b"HTTP/1.1 413 ")
+    assert request(server, frame())[0] == 200
+
+
+def test_metrics_tell_what_happened(tmp_path):
+    with background(Config(data=tmp_path, port=0)) as server:
+        request(server, frame(1) + frame(2))
+        request(server, frame(1))
+        request(server, bytes(13))
+        status, text = request_text(server, "/metrics", {})
+        assert status == 200
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        assert values['judder_windows_total{outcome="stored"}'] == "2.0"
+        assert values['judder_windows_total{outcome="repeated"}'] == "1.0"
+        assert values['judder_refused_total{status="400"}'] == "1.0"
+        assert values['judder_stored_windows{state="waiting"}'] == "2.0"
+        assert float(values['judder_device_last_seen_seconds{device="dev:1"}']) > 1e9
+        assert float(values["judder_oldest_waiting_seconds"]) >= 0
+
+
+def test_delivered_samples_are_forgotten_after_their_time(tmp_path):
+    with background(Config(data=tmp_path, port=0)) as server:
+        request(server, frame(1))
+        (found,) = server.queue.claim(1).result(10)
+        server.queue.done(found.number).result(10)
+    with background(Config(data=tmp_path, port=0, keep_delivered_days=0)) as server:
+        while stored(server):
+            pass
+        assert request(server, frame(1))[1] == {"stored": [[7, 1]], "rejected": []}
+        assert stored(server) == []
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_under_load_nothing_answered_for_is_lost_and_nothing_delivered_twice(tmp_path):
+    """SIGKILL at random moments while windows arrive and are delivered; repeats carry the same name and bytes."""
+    service = EdgeImpulse(api_key="k", hmac_key="0123456789abcdef0123456789abcdef")
+    rng = random.Random(7)
+    answered = set()
+    labelled = [
+        encode(window(motor(8, seed=i), boot=1, sequence=i, interval_ns=744048), ["d", "", "", "", "x", ""])
+        for i in range(4000)
+    ]
+    environment = os.environ | {"EDGE_IMPULSE_API_KEY": "k", "EDGE_IMPULSE_HMAC_KEY": service.hmac_key}
+    following = iter(range(4000))
+
+    def send(url):
+        for sequence in following:
+            try:
+                status, answer = request(Running(url), labelled[sequence])
+            except (OSError, http.client.HTTPException, ValueError):
+                return
+            assert status == 200
+            answered.add(answer["stored"][0][1])
+
+    with on_thread(lambda: edge_impulse.running(service)):
+        command = [sys.executable, "-m", "judder", "serve", "--port", "0", "--data", str(tmp_path)]
+        command += ["--edge-impulse-url", service.url]
+        for _ in range(21):
+            child = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            )
+            url = child.stdout.readline().split()[1]
+            senders = [threading.Thread(target=send, args=(url,)) for _ in range(3)]
+            for sender in senders:
+                sender.start()
+            threading.Event().wait(rng.uniform(0.02, 0.2))
+            child.kill()
+            child.wait()
+            child.stdout.close()
+            for sender in senders:
+                sender.join()
+        with background(
+            Config(
+                data=tmp_path,
+                port=0,
+                edge_impulse_url=service.url,
+                edge_impulse_api_key="k",
+                edge_impulse_hmac_key=service.hmac_key,
+            )
+        ) as server:
+            while server.queue.counts()[State.WAITING]:
+                threading.Event().wait(0.05)
+            held = {found.sequence for found in server.queue.stored()}
+            assert server.queue.counts()[State.DELIVERED] == len(held)
+    assert len(answered) > 100
+    assert answered <= held
+    names = [sample.name for sample in service.accepted]
+    assert len(names) == len(set(names)) == len(held)
+    assert service.doubled == 0

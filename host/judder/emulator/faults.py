@@ -92,6 +92,7 @@ MEANINGS = {
     "server500": "somebody answers 500",
     "server503": "somebody answers 503: try again later",
     "html200": "a tunnel answers 200 with a web page of its own",
+    "edge-impulse-down": "Edge Impulse answers 503 while windows arrive",
 }
 
 _FAULTS: dict[str, Callable[["Bench", random.Random], None]] = {
