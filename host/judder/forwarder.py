@@ -150,11 +150,11 @@ class Forwarder:
 
     async def _start_some(self, session: aiohttp.ClientSession) -> int:
         """Claim what may go out now and start it; returns how much that was."""
+        free = self._free()
+        if not free:
+            return 0
         try:
-            if self._queue.switches().get("paused") == "yes":
-                return 0
-            free = self._free()
-            claimed = await asyncio.wrap_future(self._queue.claim(free)) if free else []
+            claimed = await asyncio.wrap_future(self._queue.claim(free))
             rules = self._queue.labels() if claimed else []
         except QueueError as error:
             log.warning("%s", error)

@@ -209,9 +209,11 @@ class Queue:
         return future
 
     def claim(self, limit: int) -> "Future[list[Stored]]":
-        """At most `limit` windows that are due and not claimed yet, the longest due first."""
+        """At most `limit` windows that are due and not claimed yet, the longest due first; none while paused."""
 
         def claim() -> list[Stored]:
+            if self._database.execute("SELECT 1 FROM switches WHERE name = 'paused' AND value = 'yes'").fetchone():
+                return []
             rows = self._database.execute(
                 _SELECT + " WHERE state = 'waiting' AND due_us <= ? ORDER BY due_us, id LIMIT ?",
                 (self._now_us(), limit + len(self._claimed)),

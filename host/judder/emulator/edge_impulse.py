@@ -210,7 +210,7 @@ class EdgeImpulse:
         elif mode.name == "reset":
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError
+            return web.Response()  # to nobody
         elif mode.name == "status":
             self.refused[f"{mode.value:.0f}"] += 1
             return _error(int(mode.value), "as told", mode.retry_after_s)
