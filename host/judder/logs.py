@@ -5,6 +5,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 
 class JsonLines(logging.Formatter):
     """Time, level, logger, message, and the exception if there is one."""
@@ -21,8 +23,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+def _calmly(record: logging.LogRecord) -> bool:
+    """Somebody who does not speak HTTP is no error of ours, and worth a line, not a traceback."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.msg = f"bad HTTP request: {str(record.exc_info[1].message).splitlines()[0][:120]}"
+        record.args, record.exc_info = (), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 def to_stderr(level: int = logging.INFO) -> None:
     """Send all logs of this process there."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
+    handler.addFilter(_calmly)
     logging.basicConfig(level=level, handlers=[handler], force=True)
