@@ -143,8 +143,8 @@ def decode(
 
 
 @config_app.command()
-def check() -> None:
-    """Say whether the settings are right, and what they are; secrets are only said to be there."""
+def check(as_json: Annotated[bool, typer.Option("--json", help="Print them as one JSON object.")] = False) -> None:
+    """Say whether the settings are right, and what they are; secrets are never shown."""
     from judder.config import Config, ConfigError
 
     try:
@@ -152,6 +152,9 @@ def check() -> None:
         projects = config.delivery()
     except ConfigError as error:
         refuse(str(error))
+    if as_json:
+        typer.echo(config.model_dump_json())
+        return
     for name, value in config:
         typer.echo(f"{name} = {value}")
     for project in projects:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 FILE = "windows.sqlite"
 SCHEMA_VERSION = 1
 ARTICLE_DEVICE = "article"
+_PAGES_GIVEN_BACK = 4096  # of 32 kB, at most in one purge
 _ROW_BYTES = 256  # what a row is reckoned at besides its body
 _SCHEMA = """
 CREATE TABLE windows (
@@ -268,10 +269,12 @@ class Queue:
         """Forget the samples of windows that were settled before; their keys stay, so that a repeat stays one."""
 
         def purge() -> int:
-            return self._database.execute(
+            purged = self._database.execute(
                 "UPDATE windows SET body = NULL WHERE state = ? AND settled_us < ? AND body IS NOT NULL",
                 (state, settled_before_us),
             ).rowcount
+            self._give_back()
+            return purged
 
         return self._writer.submit(purge)
 
@@ -419,6 +422,12 @@ class Queue:
             (self._now_us(), refused.reason, hashlib.sha256(refused.body).digest(), refused.body),
         )
         self._quarantined_bytes += inserted.rowcount * (len(refused.body) + _ROW_BYTES)
+
+    def _give_back(self) -> None:
+        """Return free pages to the disk, some at a time so that nobody waits long."""
+        free = self._database.execute("PRAGMA freelist_count").fetchone()[0]
+        for _ in range(min(free, _PAGES_GIVEN_BACK)):
+            self._database.execute("PRAGMA incremental_vacuum(1)")
 
     def _trim_quarantine(self) -> None:
         """Drop the oldest, a tenth of the room at a time."""

@@ -120,6 +120,10 @@ def test_config_check_shows_settings_and_no_secret(tmp_path):
     assert "delivers dev:8* to pumps at https://ingestion.edgeimpulse.com, not signed" in shown
     assert "ei_secret" not in shown
     assert "hush" not in shown
+    as_json = judder("config", "check", "--json", cwd=tmp_path, JUDDER_INGEST_TOKEN="hush").stdout
+    assert json.loads(as_json)["projects"][0]["name"] == "pumps"
+    assert "ei_secret" not in as_json
+    assert "hush" not in as_json
 
 
 @pytest.mark.parametrize(

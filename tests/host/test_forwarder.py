@@ -161,6 +161,19 @@ def test_a_service_that_hangs_is_given_up_on_and_what_it_took_meanwhile_counts_o
     run(scenario())
 
 
+def test_a_slow_service_slows_delivery_alone(tmp_path):
+    async def scenario():
+        async with delivering(tmp_path) as loop:
+            loop.service.mode = Mode("slow", 0.2)
+            loop.put(*(an_entry(i) for i in range(24)))
+            assert loop.queue.counts()[State.WAITING] + loop.queue.counts()[State.DELIVERED] == 24
+            await loop.delivered(24)
+            check_each_once(loop, 24)
+            assert loop.forwarder.destinations["p"].answers[Verdict.TROUBLE.value] == 0
+
+    run(scenario())
+
+
 def test_an_answer_that_is_lost_makes_a_repeat_of_the_same_bytes_which_counts_as_delivered(tmp_path):
     class Forgetful(EdgeImpulse):
         lost = 0

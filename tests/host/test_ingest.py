@@ -163,6 +163,7 @@ def test_the_article_s_stream_is_held_with_or_without_its_interval(tmp_path):
         ("/", b"", 400, "empty"),
         ("/ingest", bytes(13), 400, "magic"),
         ("/", bytes(13), 400, "13 bytes"),
+        ("/", bytes(9131), 400, "9131 bytes"),
         ("/", struct.pack("<3f", 1, float("nan"), 2), 422, "sample 0 has y = nan"),
         ("/ingest", struct.pack("<3f", 1, 2, 3), 400, "magic"),
         ("/ingest", frame()[:-1], 400, "cut off"),

@@ -143,6 +143,16 @@ def test_what_was_purged_is_still_known_as_a_repeat(engine, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_purging_gives_room_back_to_the_disk(engine, tmp_path):
+    with engine(tmp_path) as queue:
+        queue.put([Entry("d", 1, i, 5, bytes(100_000)) for i in range(100)]).result(10)
+        for stored in queue.claim(100).result(10):
+            queue.done(stored.number).result(10)
+        queue.purge(State.DELIVERED, 1 << 62).result(10)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1_000_000
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_another_process_may_look_and_steer(engine, tmp_path):
     with engine(tmp_path) as queue, engine(tmp_path, beside=True) as beside:
         queue.put([Entry("d", 1, 1, 5, b"x")]).result(10)
