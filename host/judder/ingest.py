@@ -108,7 +108,7 @@ class Ingest:
         return content.answer(outcomes)
 
     def _check_token(self, request: web.Request) -> None:
-        given = request.headers.get(TOKEN_HEADER, "").encode()
+        given = request.headers.get(TOKEN_HEADER, "").encode("utf-8", "surrogateescape")
         matches = [hmac.compare_digest(token, given) for token in self._tokens]  # all: time must tell nothing
         if matches and not any(matches):
             raise RequestError(401, f"header {TOKEN_HEADER} is missing or wrong: set it in the Notehub route")

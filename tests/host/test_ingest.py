@@ -323,6 +323,7 @@ def test_a_token_is_asked_for_when_there_is_one(tmp_path):
             assert status == 401
             assert "s3cret" not in json.dumps(answer)
         assert request(server, frame(), headers={"X-Ingest-Token": "s3cret"})[0] == 200
+        assert request(server, frame(), headers={"X-Ingest-Token": b"\xff\xfe"})[0] == 401
         assert request(server, path="/healthz", method="GET")[0] == 200
 
 
