@@ -15,7 +15,8 @@ from rich.table import Table
 
 from judder.export import Example, Selection, examples, write_csv, write_npz
 from judder.group_commit import QueueError
-from judder.queue import LabelRule, Queue, State
+from judder.queue import Queue
+from judder.records import LabelRule, State
 
 queue_app = typer.Typer(no_args_is_help=True, help="What the server keeps, and where it is on its way.")
 console = Console()

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from judder.edge_impulse import Sample, document, file_name, metadata
-from judder.queue import LabelRule, Stored
+from judder.records import LabelRule, Stored
 from judder.resample import BAND, ERROR, resample
 from judder.window import Window
 

@@ -24,7 +24,8 @@ from judder.emulator.edge_impulse import EdgeImpulse, Mode
 from judder.emulator.machine import Machine
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
-from judder.queue import Queue, State
+from judder.queue import Queue
+from judder.records import State
 from judder.server import background
 from judder.spectrum import strongest_peak
 from judder.window import Window

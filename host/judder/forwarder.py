@@ -26,7 +26,8 @@ import aiohttp
 from judder.dataset import NotFitError, Project, project_of, sample_of
 from judder.edge_impulse import Sample
 from judder.group_commit import QueueError
-from judder.queue import LabelRule, Queue, Stored
+from judder.queue import Queue
+from judder.records import LabelRule, Stored
 
 log = logging.getLogger(__name__)
 

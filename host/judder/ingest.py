@@ -22,7 +22,8 @@ from judder.config import Config
 from judder.frame import MAGIC, decode_article, decode_each
 from judder.group_commit import QueueError
 from judder.metrics import Metrics
-from judder.queue import Entry, Outcome, Queue, Refused, article_entry, entry
+from judder.queue import Queue
+from judder.records import Entry, Outcome, Refused, article_entry, entry
 from judder.window import FrameError
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from judder.forwarder import Forwarder
-from judder.queue import Queue, State
+from judder.queue import Queue
+from judder.records import State
 
 DEVICES = 1000  # whose last sign of life is remembered; the longest silent are forgotten first
 

@@ -22,21 +22,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
-from enum import Enum, StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from judder.frame import decode, decode_article
 from judder.group_commit import GroupCommit, QueueError
+from judder.records import Entry, LabelRule, Outcome, Refused, State, Stored
 from judder.window import Window
 
 log = logging.getLogger(__name__)
 
 FILE = "windows.sqlite"
 SCHEMA_VERSION = 1
-ARTICLE_DEVICE = "article"
 _PAGES_GIVEN_BACK = 4096  # of 32 kB, at most in one purge
 _ROW_BYTES = 256  # what a row is reckoned at besides its body
 _SCHEMA = """
@@ -73,75 +70,6 @@ CREATE TABLE labels (
 );
 CREATE TABLE switches (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-
-
-class Outcome(Enum):
-    """What became of one entry."""
-
-    STORED = "stored"
-    REPEATED = "repeated"
-    CONFLICT = "conflict"
-
-
-class State(StrEnum):
-    """Where a stored window is on its way."""
-
-    WAITING = "waiting"
-    HELD = "held"
-    DELIVERED = "delivered"
-    DEAD = "dead"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A window to keep, as bytes. `crc` tells a repeat from a conflict."""
-
-    device: str
-    boot: int
-    sequence: int
-    crc: int
-    body: bytes
-    article_interval_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A body, or a part of one, to keep apart for people to look at."""
-
-    reason: str
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A window in the store; `number` is what the verbs call it by."""
-
-    number: int
-    device: str
-    boot: int
-    sequence: int
-    received_us: int
-    article_interval_s: float | None
-    state: State
-    reason: str
-    body: bytes
-
-    def window(self) -> Window:
-        """Decode it."""
-        if self.device == ARTICLE_DEVICE:
-            return decode_article(self.body, self.article_interval_s)
-        return decode(self.body)[0]
-
-
-@dataclass(frozen=True)
-class LabelRule:
-    """Windows of `device` (a pattern as in file names) and `session` (any if empty) taken in a time are `label`."""
-
-    label: str
-    device: str = "*"
-    session: str = ""
-    from_us: int | None = None
-    until_us: int | None = None
 
 
 _SELECT = "SELECT id, device, boot, sequence, received_us, article_interval_s, state, reason, body FROM windows"
@@ -443,18 +371,6 @@ class Queue:
     def _count_quarantine(self) -> int:
         count = "SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine"
         return int(self._database.execute(count, (_ROW_BYTES,)).fetchone()[0])
-
-
-def entry(window: Window) -> Entry:
-    """The entry of a decoded frame."""
-    return Entry(window.device, window.boot, window.sequence, window.crc, window.frame)
-
-
-def article_entry(window: Window) -> Entry:
-    """The entry of an article's stream, which has no identity of its own: a hash of its bytes stands in."""
-    digest = hashlib.sha256(window.frame).digest()
-    boot, sequence, crc = (int.from_bytes(digest[at : at + 4], "big") for at in (0, 4, 8))
-    return Entry(ARTICLE_DEVICE, boot, sequence, crc, window.frame, window.interval_s)
 
 
 def _locked(data: Path) -> int:

@@ -15,7 +15,8 @@ from judder.config import Config
 from judder.forwarder import Forwarder
 from judder.ingest import Ingest
 from judder.metrics import Metrics
-from judder.queue import Queue, State
+from judder.queue import Queue
+from judder.records import State
 
 DRAIN_S = 10.0
 LINGER_S = 1.0  # how long a refused body is read on, so that its sender gets to see the answer

@@ -22,7 +22,8 @@ from tests.frames import encode, motor, window
 from judder.config import Config
 from judder.edge_impulse import document
 from judder.group_commit import GroupCommit
-from judder.queue import Outcome, Queue, State
+from judder.queue import Queue
+from judder.records import Outcome, State
 from judder.server import background
 
 WINDOWS = 2000

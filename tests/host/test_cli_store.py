@@ -13,7 +13,8 @@ from tests.host.test_cli import complaint, judder
 
 from judder import decode
 from judder.config import Config
-from judder.queue import Queue, State, entry
+from judder.queue import Queue
+from judder.records import State, entry
 from judder.server import background
 
 

@@ -12,7 +12,8 @@ from tests.frames import encode, motor, window
 from judder import decode, decode_article
 from judder.dataset import NotFitError, Project, category_of, label_of, project_of, sample_of, taken_at
 from judder.export import Selection, examples, write_csv, write_npz
-from judder.queue import Entry, LabelRule, Queue, State, Stored, article_entry, entry
+from judder.queue import Queue
+from judder.records import Entry, LabelRule, State, Stored, article_entry, entry
 
 STARTED = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 PROJECT = Project("p", "http://x", "key", "0123456789abcdef0123456789abcdef")

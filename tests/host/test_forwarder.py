@@ -14,7 +14,8 @@ from judder.dataset import Project
 from judder.emulator import edge_impulse
 from judder.emulator.edge_impulse import EdgeImpulse, Mode
 from judder.forwarder import ALARM_PAUSE_S, Destination, Forwarder, Verdict, judge
-from judder.queue import LabelRule, Queue, State, entry
+from judder.queue import Queue
+from judder.records import LabelRule, State, entry
 
 KEY, HMAC = "ei_test", "0123456789abcdef0123456789abcdef"
 STARTED_US = round(datetime(2026, 5, 4, tzinfo=UTC).timestamp() * 1e6)

@@ -23,7 +23,8 @@ from judder.config import Config, ConfigError
 from judder.emulator import edge_impulse
 from judder.emulator.edge_impulse import EdgeImpulse
 from judder.ingest import ANSWER_LIMIT
-from judder.queue import FILE, State
+from judder.queue import FILE
+from judder.records import State
 from judder.server import background
 
 

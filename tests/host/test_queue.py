@@ -16,7 +16,8 @@ from tests.frames import encode, golden, motor, window
 
 from judder import decode, decode_article
 from judder.group_commit import QueueError
-from judder.queue import ARTICLE_DEVICE, FILE, Entry, Outcome, Queue, Refused, article_entry, entry
+from judder.queue import FILE, Queue
+from judder.records import ARTICLE_DEVICE, Entry, Outcome, Refused, article_entry, entry
 
 STORED, REPEATED, CONFLICT = Outcome.STORED, Outcome.REPEATED, Outcome.CONFLICT
 
@@ -110,7 +111,8 @@ def test_kill_9_loses_nothing_that_was_answered(tmp_path):
     code = """
         import sys
         from pathlib import Path
-        from judder.queue import Entry, Queue
+        from judder.queue import Queue
+        from judder.records import Entry
         queue = Queue(Path(sys.argv[1]))
         for start in range(0, 10**6, 5):
             futures = [queue.put([Entry("d", 1, i, i, bytes(2000))]) for i in range(start, start + 5)]

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from judder.queue import Entry, Outcome, Queue, State
+from judder.queue import Queue
+from judder.records import Entry, Outcome, State
 
 ENGINES = [Queue]
 
