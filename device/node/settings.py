@@ -116,12 +116,16 @@ def example():
 
 
 def load(path=FILE):
-    """Settings from the board's own file; all defaults when there is none."""
+    """Settings from the board's own file; all defaults when there is none, or none that can be read."""
     try:
-        with open(path) as file:
-            return Settings(file.read())
+        with open(path, "rb") as file:
+            return Settings(file.read().decode())
     except OSError:
         return Settings()
+    except ValueError:  # UnicodeError on every runtime
+        settings = Settings()
+        settings.complaints.append("%s is not UTF-8 text: save it as such; using defaults" % path)
+        return settings
 
 
 def _unquote(value):

@@ -88,21 +88,24 @@ def write_npz(found: Iterable[Example], path: Path) -> int:
     if max(lengths) - min(lengths) > 0.2 * max(lengths):
         raise ValueError(f"windows of {min(lengths)} to {max(lengths)} samples do not fit one array: use --csv")
     samples = min(lengths)
-    np.savez_compressed(
-        path,
-        acceleration=np.stack([example.acceleration[:samples] for example in chosen]),
-        unit="m/s2",
-        interval_s=np.array([np.nan if one.interval_s is None else one.interval_s for one in chosen]),
-        label=np.array([example.label for example in chosen]),
-        category=np.array([example.category for example in chosen]),
-        device=np.array([example.window.device for example in chosen]),
-        session=np.array([example.window.session for example in chosen]),
-        boot=np.array([example.window.boot for example in chosen], np.uint32),
-        sequence=np.array([example.window.sequence for example in chosen], np.uint32),
-        taken_at=np.array([example.taken.isoformat() for example in chosen]),
-        samples_lost=np.array([-1 if one.window.samples_lost is None else one.window.samples_lost for one in chosen]),
-        flags=np.array([int(example.window.flags) for example in chosen]),
-    )
+    with path.open("wb") as file:  # given a name, numpy would add to it
+        np.savez_compressed(
+            file,
+            acceleration=np.stack([example.acceleration[:samples] for example in chosen]),
+            unit="m/s2",
+            interval_s=np.array([np.nan if one.interval_s is None else one.interval_s for one in chosen]),
+            label=np.array([example.label for example in chosen]),
+            category=np.array([example.category for example in chosen]),
+            device=np.array([example.window.device for example in chosen]),
+            session=np.array([example.window.session for example in chosen]),
+            boot=np.array([example.window.boot for example in chosen], np.uint32),
+            sequence=np.array([example.window.sequence for example in chosen], np.uint32),
+            taken_at=np.array([example.taken.isoformat() for example in chosen]),
+            samples_lost=np.array(
+                [-1 if one.window.samples_lost is None else one.window.samples_lost for one in chosen]
+            ),
+            flags=np.array([int(example.window.flags) for example in chosen]),
+        )
     return len(chosen)
 
 

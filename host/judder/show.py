@@ -242,7 +242,8 @@ def write_npz(windows: Sequence[Window], path: Path) -> None:
     interval_s = np.array([np.nan if window.interval_s is None else window.interval_s for window in windows])
     if len(windows) == 1:
         acceleration, interval_s = acceleration[0], interval_s[0]
-    np.savez_compressed(path, acceleration=acceleration, interval_s=interval_s, unit="m/s2")
+    with path.open("wb") as file:  # given a name, numpy would add to it
+        np.savez_compressed(file, acceleration=acceleration, interval_s=interval_s, unit="m/s2")
 
 
 if sys.platform == "win32":  # the decoder runs there; the bench does not

@@ -91,6 +91,18 @@ def test_the_example_file_is_the_tables(request):
     assert (request.config.rootpath / "device" / "settings.example.toml").read_text() == example()
 
 
+def test_a_file_that_is_no_text_is_a_complaint_and_no_crash(tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_bytes(b'LABEL = "L\xe4uft"\n')
+    read = settings.load(str(path))
+    assert values(read) == defaults()
+    (complaint,) = read.complaints
+    assert "not UTF-8" in complaint
+    path.write_bytes('LABEL = "Läuft"\r\nSAMPLES = 64\r\n'.encode())
+    read = settings.load(str(path))
+    assert (read.label, read.samples, read.complaints) == ("Läuft", 64, [])
+
+
 def test_a_ring_that_holds_no_window_is_made_larger_with_a_complaint():
     read = Settings("SAMPLES = 4096\nRING_BYTES = 16384\n")
     (complaint,) = read.complaints
