@@ -121,7 +121,9 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
         "",
         "Emulated: the machine, LIS3DH, Notecard, Notehub, Edge Impulse, the Swan's processor and its time.",
         "Real and unmodified: the firmware (device/), adafruit_lis3dh, note-python, HTTP, server, SQLite, decoder.",
-        f"The windows are in {options.data / FILE}",
+        f"The windows are in {options.data / FILE}; look at them with",
+        f"  judder queue status --data {options.data}",
+        f"  judder export --npz set.npz --data {options.data}",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
