@@ -5,7 +5,9 @@ lost), 2 the call was wrong, 130 interrupted.
 """
 
 import asyncio
+import signal
 import sys
+import threading
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -190,3 +192,58 @@ def emulate_edge_impulse(
         asyncio.run(until_interrupted())
     except OSError as error:
         refuse(f"cannot listen on port {port}: {error.strerror}")
+
+
+@emulate_app.command("notecard")
+def emulate_notecard(
+    pty: Annotated[bool, typer.Option("--pty", help="On a pseudo terminal.")] = False,
+    link: Annotated[Path | None, typer.Option(help="A name of your own for the pseudo terminal.")] = None,
+    i2c_socket: Annotated[Path | None, typer.Option(help="On an I2C bus behind this Unix socket, at 0x17.")] = None,
+    route: Annotated[
+        list[str] | None, typer.Option(help="ALIAS=URL of a proxy route, on this machine; may be repeated.")
+    ] = None,
+    version: Annotated[str, typer.Option(help="The card's firmware.")] = "notecard-8.1.3.17074",
+    connect_delay_s: Annotated[float, typer.Option(min=0, help="From hub.set to a connection.")] = 1.0,
+) -> None:
+    """An emulated Notecard for a program of yours, in any language."""
+    from judder.emulator.clock import WallClock
+    from judder.emulator.i2c import I2CBus
+    from judder.emulator.notecard import ADDRESS, Notecard, NotecardI2C
+    from judder.emulator.notehub import Notehub
+    from judder.emulator.transports import I2CSocket, Pty
+
+    if pty == (i2c_socket is not None):
+        refuse("give one of --pty and --i2c-socket PATH")
+    if link is not None and not pty:
+        refuse("--link goes with --pty")
+    hub = Notehub()
+    for text in route or []:
+        alias, equals, url = text.partition("=")
+        if not (alias and equals):
+            refuse(f"--route {text}: give ALIAS=URL")
+        try:
+            hub.add_route(alias, url)
+        except ValueError as error:
+            refuse(str(error))
+    clock = WallClock()
+    card = Notecard(clock, hub.send, version=version, connect_delay_ns=round(connect_delay_s * 1e9), latency_ns=0)
+    try:
+        if i2c_socket is not None:
+            bus = I2CBus(clock)
+            bus.attach(ADDRESS, NotecardI2C(card))
+            transport: I2CSocket | Pty = I2CSocket(bus, i2c_socket)
+        else:
+            transport = Pty(card, link)
+        with transport:
+            typer.echo(f"ready {transport.path}")
+            _wait_for_the_end()
+    except OSError as error:
+        refuse(f"{i2c_socket or link or 'pseudo terminal'}: {error.strerror}")
+
+
+def _wait_for_the_end() -> None:
+    """Until SIGTERM or SIGINT; ends in an ordinary way, so that nothing is left behind."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()

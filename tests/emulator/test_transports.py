@@ -1,0 +1,249 @@
+"""The emulated Notecard outside of the bench: foreign programs on a pty and on the I2C socket, in real time."""
+
+import json
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from judder.emulator.clock import WallClock
+from judder.emulator.i2c import I2CBus
+from judder.emulator.link import WebResponse
+from judder.emulator.notecard import ADDRESS, Notecard, NotecardI2C
+from judder.emulator.transports import I2CSocket, Pty
+
+
+class Server:
+    def __init__(self):
+        self.requests = []
+
+    def send(self, request):
+        self.requests.append(request)
+        return WebResponse(200, b'{"stored": []}')
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+@pytest.fixture
+def card(server):
+    return Notecard(WallClock(), server.send, connect_delay_ns=0, latency_ns=0, request_ns=1_000_000)
+
+
+def talk(fd, data, replies=1):
+    """Write, then read until so many lines have come."""
+    os.write(fd, data)
+    found = b""
+    while found.count(b"\r\n") < replies:
+        assert select.select([fd], [], [], 10)[0], found
+        found += os.read(fd, 65536)
+    return found
+
+
+# --- pty --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pty_answers_and_survives_its_clients(card, tmp_path):
+    link = tmp_path / "notecard"
+    with Pty(card, link) as running:
+        assert running.path == link
+        for _ in range(3):
+            fd = os.open(link, os.O_RDWR | os.O_NOCTTY)
+            assert talk(fd, b"\n") == b"\r\n"
+            assert json.loads(talk(fd, b'{"req":"card.version"}\n'))["version"] == card.version
+            os.close(fd)
+    assert not link.is_symlink()
+
+
+def test_on_serial_messages_follow_each_other_at_once(card):
+    with Pty(card) as running:
+        fd = os.open(running.path, os.O_RDWR | os.O_NOCTTY)
+        lines = talk(fd, b'{"req":"echo","id":1}\n{"cmd":"echo"}\r\n{"req":"echo","id":2}\r\n', 2).splitlines()
+        assert [json.loads(line)["id"] for line in lines] == [1, 2]
+        os.close(fd)
+
+
+def test_garbage_on_serial_is_followed_by_a_working_request(card):
+    with Pty(card) as running:
+        fd = os.open(running.path, os.O_RDWR | os.O_NOCTTY)
+        os.write(fd, bytes(range(11, 256)) * 20)
+        assert talk(fd, b"\n", 1)
+        assert b'"version"' in talk(fd, b'{"req":"card.version"}\n')
+        os.close(fd)
+
+
+NOTE_PYTHON = """
+    import sys, serial, notecard
+    from notecard import binary_helpers, hub
+    port = serial.Serial(sys.argv[1], 9600, timeout=10)
+    card = notecard.OpenSerial(port)
+    assert "version" in card.Transaction({"req": "card.version"})
+    assert hub.set(card, product="com.example:x", mode="continuous") is not None
+    for length in (1, 253, 254, 255, 4096, 20000):
+        data = bytearray((bytes(range(256)) * 80)[:length])
+        binary_helpers.binary_store_reset(card)
+        binary_helpers.binary_store_transmit(card, data, 0)
+        assert binary_helpers.binary_store_decoded_length(card) == length
+        assert binary_helpers.binary_store_receive(card, 0, length) == data
+        print(card.Transaction({"req": "web.post", "route": "ingest", "name": "/x", "binary": True})["result"])
+"""
+
+
+@pytest.mark.slow
+def test_note_python_from_pypi_moves_binary_data_over_serial_unharmed(card, server):
+    with Pty(card) as running:
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(NOTE_PYTHON), str(running.path)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["200"] * 6
+    bodies = [request.body for request in server.requests]
+    assert bodies == [(bytes(range(256)) * 80)[:length] for length in (1, 253, 254, 255, 4096, 20000)]
+
+
+# --- I2C socket -------------------------------------------------------------------------------------------------------
+
+
+class Client:
+    """A client of the socket, written from the stream's description."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(10)
+        self.socket.connect(str(path))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.socket.close()
+
+    def call(self, op, address=0, written=b"", read_length=0):
+        self.socket.sendall(struct.pack("<BBHH", ord(op), address, len(written), read_length) + written)
+        status, length = struct.unpack("<BH", self.exactly(3))
+        return status, self.exactly(length)
+
+    def exactly(self, length):
+        data = b""
+        while len(data) < length:
+            data += self.socket.recv(length - len(data))
+        return data
+
+    def ask(self, request):
+        line = json.dumps(request).encode() + b"\n"
+        for start in range(0, len(line), 250):
+            part = line[start : start + 250]
+            assert self.call("T", ADDRESS, bytes([len(part)]) + part) == (0, b"")
+        reply, available = b"", 0
+        while not reply.endswith(b"\r\n"):
+            status, data = self.call("T", ADDRESS, bytes([0, available]), available + 2)
+            assert status == 0
+            available, reply = data[0], reply + data[2 : 2 + data[1]]
+        return json.loads(reply)
+
+
+@pytest.fixture
+def i2c(card, tmp_path):
+    bus = I2CBus(card.clock)
+    bus.attach(ADDRESS, NotecardI2C(card))
+    with I2CSocket(bus, tmp_path / "i2c") as running:
+        yield running
+
+
+def test_the_socket_speaks_the_stream(i2c, card):
+    with Client(i2c.path) as client:
+        assert client.call("T", ADDRESS) == (0, b"")  # a probe
+        assert client.call("T", 0x18) == (1, b"")
+        assert client.call("X") == (0, b"")
+        assert client.call("?") == (255, b"")
+        assert client.ask({"req": "card.version"})["version"] == card.version
+
+
+def test_clients_that_come_and_go_or_share_the_bus_do_not_disturb_each_other(i2c):
+    for _ in range(5):
+        with Client(i2c.path) as half:
+            half.socket.sendall(b"T")
+    seen = []
+
+    def probe():
+        with Client(i2c.path) as other:
+            seen.extend(other.call("T", 0x18) for _ in range(300))
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    with Client(i2c.path) as one:
+        for number in range(30):
+            assert one.ask({"req": "echo", "id": number, "text": "x" * 300})["id"] == number
+    thread.join()
+    assert seen == [(1, b"")] * 300
+
+
+def test_a_path_left_behind_is_taken_over_and_another_file_is_not(card, tmp_path):
+    bus = I2CBus(card.clock)
+    stale = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stale.bind(str(tmp_path / "i2c"))
+    stale.close()
+    with I2CSocket(bus, tmp_path / "i2c"):
+        pass
+    assert not (tmp_path / "i2c").exists()
+    (tmp_path / "file").write_text("keep")
+    with pytest.raises(OSError, match="in use"):
+        I2CSocket(bus, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "keep"
+
+
+@pytest.mark.parametrize("kind", ["--pty", "--i2c-socket"])
+def test_the_command_says_ready_and_leaves_nothing_behind(tmp_path, kind):
+    path = tmp_path / "card"
+    arguments = ["--pty", "--link", str(path)] if kind == "--pty" else ["--i2c-socket", str(path)]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "judder", "emulate", "notecard", *arguments, "--route", "ingest=http://127.0.0.1:9"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == f"ready {path}\n"
+    if kind == "--pty":
+        fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        assert b"version" in talk(fd, b'{"req":"card.version"}\n')
+        os.close(fd)
+    else:
+        with Client(path) as client:
+            assert "version" in client.ask({"req": "card.version"})
+    child.terminate()
+    assert child.wait(10) == 0
+    child.stdout.close()
+    assert not os.path.lexists(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "give one of --pty and --i2c-socket"),
+        (("--i2c-socket", "/nowhere/card"), "No such file"),
+        (("--pty", "--route", "ingest"), "give ALIAS=URL"),
+        (("--pty", "--route", "ingest=http://example.org"), "is not this machine"),
+    ],
+)
+def test_a_wrong_call_is_one_line(arguments, reason):
+    ended = subprocess.run(
+        [sys.executable, "-m", "judder", "emulate", "notecard", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert reason in ended.stderr
