@@ -229,7 +229,7 @@ def test_a_request_of_8_kb_is_the_largest(host):
             assert token(reply) == "{too-big}"
 
 
-@pytest.mark.parametrize("request_", [{}, {"foo": 1}, {"req": 7}, {"req": ""}, {"req": "card.foo"}, {"req": "web.get"}])
+@pytest.mark.parametrize("request_", [{}, {"foo": 1}, {"req": 7}, {"req": ""}, {"req": "card.foo"}, {"req": "web.x"}])
 def test_an_unknown_request_is_not_supported(host, request_):
     assert token(host.ask(request_)) == "{not-supported}"
 
@@ -596,7 +596,11 @@ def test_the_log_goes_to_notehub(host):
         (POST | {"content": "text/plain\r\nX: y"}, "content"),
         (POST | {"label": "\u00e9"}, "label"),
         (POST | {"payload": "aGk=", "status": "0" * 32}, "status"),
-        (POST | {"offset": 5, "total": 10}, "total"),
+        (POST | {"offset": 5, "total": 10}, "offset"),
+        (POST | {"offset": 5}, "total"),
+        (POST | {"payload": "aGkh", "total": 2}, "total"),
+        (POST | {"total": -1}, "total"),
+        ({"req": "web.get"}, "route"),
     ],
 )
 def test_what_a_request_lacks_is_named(host, request_, member):

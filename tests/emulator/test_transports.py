@@ -97,6 +97,33 @@ NOTE_PYTHON = """
 """
 
 
+UPLOAD = """
+    import sys, serial, notecard
+    from notecard import upload
+    card = notecard.OpenSerial(serial.Serial(sys.argv[1], 9600, timeout=10))
+    data = bytearray(bytes(range(256)) * 300)
+    print(upload.upload(card, data, "ingest", target="/big", max_chunk_size=30000))
+"""
+
+
+@pytest.mark.slow
+def test_note_python_s_upload_arrives_as_one_request(server):
+    card = Notecard(
+        WallClock(), server.send, hub={"mode": "continuous"}, connect_delay_ns=0, latency_ns=0, request_ns=1_000_000
+    )
+    with Pty(card) as running:
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(UPLOAD), str(running.path)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr
+    (request,) = server.requests
+    assert (request.name, request.body) == ("/big", bytes(range(256)) * 300)
+
+
 @pytest.mark.slow
 def test_note_python_from_pypi_moves_binary_data_over_serial_unharmed(card, server):
     with Pty(card) as running:

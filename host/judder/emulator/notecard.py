@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import judder.emulator.notecard_web  # noqa: F401  # makes web.* known
 from judder.emulator.binary_store import MAXIMUM, BinaryStore
 from judder.emulator.clock import Clock
 from judder.emulator.link import CONNECT_NS, Link, Sender, WebRequest, WebResponse
@@ -114,9 +115,11 @@ class Notecard:
         self.bytes_in = 0
         self.restarts = 0
         self.unknown_members: deque[str] = deque(maxlen=100)  # "request: member" ignored, being in no documentation
+        self.fragments: dict[tuple[str, str], bytes] = {}  # uploads of which a part is still missing, by route and name
         self._power_up()
 
     def _power_up(self) -> None:
+        self.fragments.clear()
         self._heard_ns = self._up_at_ns = self.clock.now_ns()
         self._busy_until_ns = self._heard_ns
         self._line = bytearray()

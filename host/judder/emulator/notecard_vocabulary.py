@@ -5,16 +5,12 @@ that is needed for its presence; what the documents do not know is ignored and n
 A reply leaves out what is false or empty.
 """
 
-import base64
-import binascii
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from judder.emulator.binary_store import cobs_encode, md5
-from judder.emulator.link import WebRequest, WebResponse
-from judder.emulator.notecard_request import CardError, Fields, encode
+from judder.emulator.notecard_request import CardError, Fields
 
 if TYPE_CHECKING:
     from judder.emulator.notecard import Notecard
@@ -22,8 +18,6 @@ if TYPE_CHECKING:
 Handler = Callable[["Notecard", Fields], Fields]
 
 CARD_BINARY_SINCE = (5, 3, 1)
-RESPONSE_LIMIT = 8192  # bytes of a web reply
-WEB_SECONDS = 90
 MODES = ("continuous", "periodic", "minimum", "off", "dfu")
 DFU_NAMES = ("esp32", "stm32", "stm32-bi", "mcuboot", "-")
 
@@ -224,90 +218,6 @@ def _env_get(card: "Notecard", fields: Fields) -> Fields:
         return {"text": held[fields["name"]]} if fields["name"] in held else {}
     wanted = fields.get("names", list(held))
     return {"body": {name: text for name, text in held.items() if name in wanted}}
-
-
-# --- web.* ------------------------------------------------------------------------------------------------------
-
-
-@answers(
-    "web.post",
-    "route",
-    route=str,
-    name=str,
-    content=str,
-    binary=bool,
-    payload=str,
-    body=dict,
-    status=str,
-    verify=bool,
-    offset=int,
-    total=int,
-    max=int,
-    seconds=int,
-    label=str,
-)
-def _web_post(card: "Notecard", fields: Fields) -> Fields:
-    if not card.online():
-        raise CardError("web operations require being online (hub.set) {hub-not-connected}")
-    if fields.get("offset") or fields.get("total"):
-        raise CardError("total: posting in fragments is not emulated {not-supported}")
-    seconds = fields.get("seconds", WEB_SECONDS)
-    if seconds < 1:
-        raise CardError("seconds: must be at least 1")
-    limit = fields.get("max", RESPONSE_LIMIT)
-    if not 1 <= limit <= RESPONSE_LIMIT:
-        raise CardError(f"max: must be 1 to {RESPONSE_LIMIT}")
-    return _web_reply(card.exchange(_web_request(card, fields), seconds * 1_000_000_000), limit)
-
-
-def _web_request(card: "Notecard", fields: Fields) -> WebRequest:
-    body = _web_body(card, fields)
-    if "status" in fields and fields["status"].lower() != md5(body):
-        raise CardError("status: is not the MD5 of what is to be sent {web-payload}")
-    content, label = fields.get("content", "application/json"), fields.get("label", "")
-    for name, text in (("content", content), ("label", label)):
-        if not (text.isascii() and text.isprintable()):
-            raise CardError(f"{name}: must be printable ASCII")
-    return WebRequest("POST", fields["route"], fields.get("name", ""), content, body, label)
-
-
-def _web_body(card: "Notecard", fields: Fields) -> bytes:
-    given = [name for name in ("binary", "payload", "body") if fields.get(name)]
-    if len(given) > 1:
-        raise CardError(f"{given[1]}: cannot go together with {given[0]}")
-    if given == ["binary"]:
-        if not card.store.checked():
-            raise CardError("binary: nothing is held {web-payload}")
-        return card.store.data
-    if given == ["payload"]:
-        try:
-            return base64.b64decode(fields["payload"], validate=True)
-        except (binascii.Error, ValueError):
-            raise CardError("payload: must be base64 {web-payload}") from None
-    return encode(fields["body"]) if "body" in fields else b""
-
-
-def _web_reply(response: WebResponse, limit: int) -> Fields:
-    """A response as the card tells it: JSON in `body`, anything else in `payload`."""
-    if len(response.body) > limit:
-        raise CardError(f"response exceeds {limit} bytes {{too-big}}")
-    reply: Fields = {"result": response.status}
-    body = _json_object(response.body)
-    if body is not None:
-        reply["body"] = body
-    elif response.body:
-        reply["payload"] = base64.b64encode(response.body).decode()
-        reply["status"] = md5(response.body)
-    return reply
-
-
-def _json_object(text: bytes) -> Fields | None:
-    try:
-        value = json.loads(text)
-        encode(value)  # refuses NaN and its like
-    except (ValueError, RecursionError, CardError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _connected(card: "Notecard") -> Fields:
