@@ -8,7 +8,7 @@ import os
 
 from node import clock, frame, settings
 from node.accelerometer import Accelerometer, capture
-from node.bus import NOTECARD_HZ, Bus
+from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus
 from node.ring import Ring
 from node.uplink import LinkError, Uplink
 from node.window import SLOW_BUS, Window
@@ -16,6 +16,7 @@ from node.window import SLOW_BUS, Window
 FIRMWARE = "judder 0.1.0"
 SLOW_ODR_HZ = 400  # what a bus at 100 kHz can carry without loss
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
+BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 PAUSE_S = 5
 LONGEST_PAUSE_S = 600
 TIME_EVERY_S = 3600
@@ -89,7 +90,11 @@ class Node:
             action()
             pause.worked()
         except Exception as error:  # whatever it is: the board is on its own
-            print("%s; %d waiting, next try in %d s" % (describe(error), len(self.ring), pause.failed()))
+            seconds = pause.failed()
+            try:
+                print("%s; %d waiting, next try in %d s" % (describe(error), len(self.ring), seconds))
+            except Exception:  # out of memory, most likely: a constant text needs none
+                print("an error that could not be reported; going on")
 
     def _due(self, now_us):
         link_free = now_us >= self.link_pause.until_us
@@ -158,10 +163,11 @@ class Node:
             filled.flags |= SLOW_BUS
         filled.started_at_us, filled.started_at_uncertainty_ms = self.calendar.utc_us(filled.first_sample_us)
         length = frame.encode(filled, self.identity, self.frame)
-        self.ring.put((filled.boot, filled.sequence), bytes(memoryview(self.frame)[:length]))
-        report_window(filled, tries, length)
-        filled.sequence += 1
+        key = (filled.boot, filled.sequence)
+        filled.sequence += 1  # first: whatever fails from here on, no other window gets this key
+        self.ring.put(key, bytes(memoryview(self.frame)[:length]))
         self._schedule()
+        report_window(key, filled, tries, length)
 
     def _schedule(self):
         """The next capture keeps the rhythm of the first; beats that were missed are left out."""
@@ -172,56 +178,57 @@ class Node:
     def _find_accelerometer(self):
         """Fast bus if it is reliable; otherwise the slow one and a rate that it can carry."""
         address = self.settings.sensor_address
-        fast_hz = self.bus.sensor_hz
-        if fast_hz == NOTECARD_HZ:
-            self.accelerometer = Accelerometer(self.bus, address)
-            return
-        try:
-            accelerometer = Accelerometer(self.bus, address)
-            if accelerometer.answers_reliably():
-                self.accelerometer = accelerometer
-                return
-        except OSError:
-            pass
+        self.bus.sensor_hz = SENSOR_HZ
+        self.odr_hz = self.settings.odr_hz
+        for _ in range(BUS_TESTS):
+            try:
+                accelerometer = Accelerometer(self.bus, address)
+                if accelerometer.answers_reliably():
+                    self.accelerometer = accelerometer
+                    return
+            except OSError:
+                pass
         self.bus.sensor_hz = NOTECARD_HZ
-        try:
-            self.accelerometer = Accelerometer(self.bus, address)
-        except OSError:
-            self.bus.sensor_hz = fast_hz  # it is not a matter of speed
-            raise
+        self.accelerometer = Accelerometer(self.bus, address)
         self.odr_hz = min(self.settings.odr_hz, SLOW_ODR_HZ)
         print("I2C is not reliable at 400 kHz: 100 kHz and %d Hz from now on; check pull-ups" % self.odr_hz)
 
     def _send(self):
         batch = self.ring.oldest(self.settings.post_bytes)
         stored, refused = self.uplink.post([one for _, one in batch])
-        named = 0
+        released = refusals = 0
         for key in stored:
             if self.ring.release(key):
-                named += 1
+                released += 1
                 print("window %08x:%d stored" % key)
         for boot, sequence, reason in refused:
-            named += 1
-            self._refused((boot, sequence), reason)
-        if not named:
-            raise LinkError("the server's answer names none of the %d windows sent" % len(batch))
+            refusals += self._refused((boot, sequence), reason)
+        if clock.now_us() >= self.next_time_us:  # the link has just worked, and there may be no other moment
+            self._learn_time()
+        if not released:  # a pause, or the same bytes would go out again at once
+            said = "refuses" if refusals else "names none of"
+            raise LinkError("the server's answer %s the %d windows sent" % (said, len(batch)))
 
     def _refused(self, key, reason):
-        """Offer a refused frame a few times more, behind the others; then give it up, with a report."""
-        print("window %s refused by the server: %s" % (key, reason))
-        if self.ring.refuse(key) >= REFUSALS:
+        """Offer a refused frame a few times more, behind the others; then give it up. False if it is none of ours."""
+        refusals = self.ring.refuse(key)
+        if not refusals:
+            return False
+        print("window %08x:%d refused by the server: %s" % (key[0], key[1], reason))
+        if refusals >= REFUSALS:
             self.ring.release(key)
             print("window %08x:%d given up after %d refusals" % (key[0], key[1], REFUSALS))
+        return True
 
 
-def report_window(filled, tries, length):
+def report_window(key, filled, tries, length):
     rate = "unknown rate"
     if filled.interval_ns:
         centihertz = 100000000000 // filled.interval_ns
         rate = "%d.%02d Hz" % (centihertz // 100, centihertz % 100)
     print(
         "window %08x:%d captured: %d samples at %s, %d lost, %d tries, %d bytes"
-        % (filled.boot, filled.sequence, filled.samples, rate, filled.samples_lost, tries, length)
+        % (key[0], key[1], filled.samples, rate, filled.samples_lost, tries, length)
     )
 
 
@@ -244,11 +251,16 @@ def budget(values):
 
 
 def main():
-    values = settings.load()
-    for complaint in values.complaints:
-        print(complaint)
-    print(budget(values))
-    Node(values).run()
+    while True:
+        try:
+            values = settings.load()
+            for complaint in values.complaints:
+                print(complaint)
+            print(budget(values))
+            Node(values).run()
+        except Exception as error:
+            print("cannot start: %s; SAMPLES and RING_BYTES decide how much memory is needed" % describe(error))
+            clock.sleep_ms(PAUSE_S * 1000)
 
 
 if __name__ == "__main__":

@@ -341,6 +341,109 @@ def test_a_bus_too_bad_for_400_khz_falls_back_and_says_so_in_each_window(loop):
         assert window.samples_lost == 0
 
 
+def test_one_nack_is_no_reason_to_fall_back(loop):
+    running = loop()
+    transfers = 0
+
+    def once(transfer):
+        nonlocal transfers
+        transfers += transfer.address == LIS3DH_ADDRESS
+        return Injected(ADDRESS_NACK) if transfers == 60 and transfer.address == LIS3DH_ADDRESS else None
+
+    running.bench.bus.faults.append(once)
+    with running.bench as bench:
+        bench.run(3)
+    assert bench.bus.injected >= 1
+    assert {window.odr_hz for window in running.stored().values()} == {1344}
+
+
+def test_a_bus_that_is_good_again_is_used_fast_again(loop):
+    running = loop()
+    bad = True
+
+    def fault(transfer):
+        if transfer.address != LIS3DH_ADDRESS:
+            return None
+        fast = running.bench.bus.frequency_hz > 100_000
+        return Injected(ADDRESS_NACK) if (bad and fast) or bad == "gone" else None
+
+    running.bench.bus.faults.append(fault)
+    with running.bench as bench:
+        bench.run(2)
+        bad = "gone"  # pulled out, mended and put back
+        bench.run_for(300)
+        bad = False
+        bench.run(6)
+    rates = [running.stored()[key].odr_hz for key in sorted(bench.captured, key=lambda key: key[1])]
+    assert rates[0] == 400
+    assert rates[-1] == 1344
+
+
+def test_the_nack_fault_keeps_the_rate(tmp_path):
+    finished = demo.run(demo.Options(tmp_path, windows=40, fault="nack", seed=2))
+    assert finished.wrong == []
+    assert {window.odr_hz for window in finished.stored.values()} == {1344}
+    assert finished.report.windows_delivered == 40
+
+
+def test_windows_back_to_back_still_learn_the_time(loop):
+    running = loop(settings={"CAPTURE_EVERY_S": 1, "SAMPLES": 2048})
+    with running.bench as bench:
+        bench.run(60)
+    known = [window.started_at is not None for _, window in sorted(running.stored().items(), key=lambda one: one[0][1])]
+    assert all(known[-20:])
+
+
+def test_an_answer_about_windows_of_others_makes_the_board_pause(loop):
+    class Foreign(Fault):
+        def answer(self, request, response):
+            return WebResponse(200, b'{"stored": [], "rejected": [[9, 9, "no"]]}')
+
+    running = loop()
+    running.bench.notecard.faults.append(Foreign())
+    with running.bench as bench:
+        bench.run_for(1800)
+        assert running.notehub.posts <= 40
+        bench.notecard.faults.clear()
+        bench.run(1)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_run_that_stops_short_is_not_called_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "PATIENCE_S", 600.0)
+    monkeypatch.setattr(faults, "inject", lambda name, bench, seed: bench.bus.chips.pop(LIS3DH_ADDRESS))
+    finished = demo.run(demo.Options(tmp_path, windows=2, fault="nack"))
+    assert any("captured 0 of 2 windows" in line for line in finished.wrong)
+
+
+def test_a_second_run_in_the_same_folder_has_windows_of_its_own(tmp_path):
+    for fault in ("nack", None, None):
+        finished = demo.run(demo.Options(tmp_path, windows=3, fault=fault))
+        assert finished.wrong == []
+        assert finished.report.windows_stored == finished.report.windows_delivered == 3
+
+
+def test_whatever_goes_wrong_at_any_moment_no_key_is_used_twice_and_the_loop_goes_on(loop, tmp_path):
+    """The board's memory runs out in a report: the window has been kept, the next one gets another key."""
+    shutil.copytree(tree().device, tmp_path / "device")
+    main = tmp_path / "device" / "main.py"
+    text = main.read_text()
+    assert "def describe(error):\n" in text
+    text = text.replace("def describe(error):\n", "def describe(error):\n    raise MemoryError\n", 1)
+    text = text.replace(
+        '    rate = "unknown rate"\n', '    if key[1] % 3 == 1:\n        raise MemoryError\n    rate = ""\n', 1
+    )
+    main.write_text(text)
+    running = loop(firmware=Tree(tmp_path / "device", tree().boot))
+    with running.bench as bench:
+        bench.run_for(1200)
+    assert running.said("an error that could not be reported; going on")
+    sequences = sorted(sequence for _, sequence in running.stored())
+    assert len(sequences) >= 10
+    assert sequences == list(range(len(sequences)))
+    assert not running.server.queue.quarantined()
+
+
 def test_the_board_s_power_may_fail_at_any_time(loop):
     """What was in RAM is gone, as said; what was acknowledged is stored; nothing is stored twice."""
     running = loop()

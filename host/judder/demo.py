@@ -103,7 +103,8 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     service = EdgeImpulse(api_key=API_KEY, hmac_key=HMAC_KEY)
     with on_thread(lambda: edge_impulse.running(service)), background(_config(options, service)) as server:
         notehub = Notehub({"ingest": server.url})
-        benches = [_bench(options, number, notehub, on_line) for number in range(options.devices)]
+        salt = sum(server.queue.counts().values())  # other boot ids than those of an earlier run in the same folder
+        benches = [_bench(options, number, notehub, salt, on_line) for number in range(options.devices)]
         service.mode = Mode("status", 503) if options.fault == EDGE_IMPULSE_DOWN else Mode()
         crashes = _run_all(benches, options.windows)
         service.mode = Mode()
@@ -122,6 +123,11 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
             )
     given_up = {(bench.device, *key) for bench in benches for key in bench.given_up}
     finished.wrong += crashes
+    for bench in benches:
+        if len(bench.captured) < options.windows:
+            finished.wrong.append(f"{bench.device} captured {len(bench.captured)} of {options.windows} windows in time")
+        if unsettled := len(bench.captured.keys() - bench.acknowledged - bench.given_up):
+            finished.wrong.append(f"{bench.device} never learned what became of {unsettled} windows")
     _count(finished, given_up)
     _check_samples(finished)
     _measure_intervals(finished)
@@ -171,7 +177,7 @@ def _name(key: Key) -> str:
     return f"window {key[1]:08x}:{key[2]} of {key[0]}"
 
 
-def _bench(options: Options, number: int, notehub: Notehub, on_line: Callable[[str, str], None]) -> Bench:
+def _bench(options: Options, number: int, notehub: Notehub, salt: int, on_line: Callable[[str, str], None]) -> Bench:
     seed = options.seed * 1000 + number
     settings: dict[str, str | int] = {
         "CAPTURE_EVERY_S": CAPTURE_EVERY_S,
@@ -179,7 +185,8 @@ def _bench(options: Options, number: int, notehub: Notehub, on_line: Callable[[s
         "LABEL": "demo",
         "SESSION": "emulated",
     }
-    bench = Bench(options.replay or Machine.demo(), notehub.send, seed=seed, settings=settings, on_line=on_line)
+    source = options.replay or Machine.demo()
+    bench = Bench(source, notehub.send, seed=seed, salt=salt, settings=settings, on_line=on_line)
     if options.fault and options.fault != EDGE_IMPULSE_DOWN:
         faults.inject(options.fault, bench, seed)
     return bench

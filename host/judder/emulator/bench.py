@@ -60,6 +60,7 @@ class Bench:
         settings: Mapping[str, str | int] | None = None,
         timing: Timing | None = None,
         odr_error: float | None = None,
+        salt: int = 0,
         firmware: Tree | None = None,
         on_line: Callable[[str, str], None] = lambda device, line: None,
     ) -> None:
@@ -80,7 +81,7 @@ class Bench:
             self.bus,
             settings=settings,
             timing=replace(timing or Timing(), crystal_ppm=crystal_ppm),
-            seed=drawn.randrange(2**32),
+            seed=drawn.randrange(2**32) + salt,
             on_line=self._see,
             firmware=firmware,
         )
