@@ -119,7 +119,8 @@ def load(path=FILE):
     """Settings from the board's own file; all defaults when there is none, or none that can be read."""
     try:
         with open(path, "rb") as file:
-            return Settings(file.read().decode())
+            text = file.read().decode()
+            return Settings(text[1:] if text[:1] == "\ufeff" else text)  # Notepad's byte order mark
     except OSError:
         return Settings()
     except ValueError:  # UnicodeError on every runtime

@@ -123,11 +123,12 @@ def decode(
     """Frames or article streams to samples."""
     from judder import show
 
-    if as_json + as_csv + (npz is not None) > 1:
-        refuse("choose one of --json, --csv, --npz")
-    if interval_ms is not None and not article:
-        refuse("--interval-ms goes with --article: frames carry their own interval")
+    _check_decode(as_json + as_csv + (npz is not None), article, interval_ms)
     windows, refused = show.read(files, article=article, interval_s=None if interval_ms is None else interval_ms / 1000)
+    for line in refused:
+        typer.echo(f"judder: {line}", err=True)
+    if refused and not windows:
+        raise typer.Exit(1)
     try:
         if as_json:
             show.write_json(windows, sys.stdout)
@@ -139,9 +140,18 @@ def decode(
             show.table(windows)
     except ValueError as error:
         refuse(str(error))
-    for line in refused:
-        typer.echo(f"judder: {line}", err=True)
+    except OSError as error:
+        refuse(f"{npz}: {error.strerror}")
     raise typer.Exit(1 if refused else 0)
+
+
+def _check_decode(forms: int, article: bool, interval_ms: float | None) -> None:
+    if forms > 1:
+        refuse("choose one of --json, --csv, --npz")
+    if interval_ms is not None and not article:
+        refuse("--interval-ms goes with --article: frames carry their own interval")
+    if interval_ms is not None and not 0 < interval_ms < float("inf"):
+        refuse(f"--interval-ms {interval_ms:g}: it must be above 0")
 
 
 @config_app.command()

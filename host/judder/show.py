@@ -126,7 +126,7 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
         f"  judder export --npz set.npz --data {options.data}",
     ]
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _nominal(finished: loop.Run) -> str:
@@ -145,7 +145,7 @@ def _draw(window: Window) -> None:
         return
     width = min(console.width, 100)
     name = f"window {window.boot:08x}:{window.sequence} of {window.device}, {1 / interval_s:.1f} Hz measured"
-    console.print(f"\n{name}", highlight=False)
+    console.print(f"\n{name}", markup=False, highlight=False)
     plain = not console.encoding.lower().startswith("utf")
     for draw in (plot.waveform, plot.spectrum):
         console.print(draw(window.acceleration, interval_s, width, _HEIGHT, plain=plain), markup=False, highlight=False)
@@ -185,18 +185,23 @@ def table(windows: Sequence[Window]) -> None:
     for window in windows:
         started = "unknown" if window.started_at is None else f"{window.started_at:%Y-%m-%d %H:%M:%S}"
         overview.add_row(
-            window.device or "-",
+            _plain(window.device) or "-",
             f"{window.boot:08x}:{window.sequence}",
             started,
             str(len(window.acceleration)),
             "unknown" if window.interval_s is None else f"{1 / window.interval_s:.2f}",
             "?" if window.samples_lost is None else str(window.samples_lost),
             str(window.flags.name or "") if window.flags else "",
-            window.label,
+            _plain(window.label),
             str(len(window.frame)),
         )
     if windows:
         console.print(overview)
+
+
+def _plain(text: str) -> str:
+    """A text that came over the air, fit to be shown: no markup, no control characters."""
+    return escape("".join(character if character.isprintable() else "?" for character in text))
 
 
 def write_json(windows: Sequence[Window], out: TextIO) -> None:

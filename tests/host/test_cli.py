@@ -115,6 +115,28 @@ def test_decode_goes_on_behind_a_bad_frame_and_says_so(body):
     assert ended.stderr == f"judder: {body}: at byte 0: the frame's CRC does not match\n"
 
 
+def test_decode_shows_texts_from_the_air_as_they_are(tmp_path):
+    path = tmp_path / "m.bin"
+    path.write_bytes(encode(window(motor(8)), ["[red]d\nx", "", "", "", "[/foo]", ""]))
+    shown = judder("decode", path).stdout
+    assert "[red]d?x" in shown
+    assert "[/foo]" in shown
+
+
+def test_decode_says_what_is_wrong_with_files_before_anything_else(tmp_path, body):
+    (tmp_path / "junk.bin").write_bytes(bytes(40))
+    ended = judder("decode", tmp_path / "junk.bin", "--npz", tmp_path / "o.npz", code=1)
+    assert "magic is missing" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    (tmp_path / "one.bin").write_bytes(encode(window(motor(8))))
+    assert "No such file" in complaint("decode", tmp_path / "one.bin", "--npz", "/nowhere/o.npz")
+    assert "must be above 0" in complaint("decode", body, "--article", "--interval-ms", "nan")
+
+
+def test_a_folder_with_brackets_in_its_name(tmp_path):
+    assert "m[x]" in judder("demo", "--windows", 1, "--data", tmp_path / "m[x]").stdout
+
+
 def test_decode_of_the_article_s_stream(tmp_path):
     path = tmp_path / "article.bin"
     path.write_bytes(struct.pack("<6f", 0.5, 1.5, 9.75, 0.25, 1.25, 9.5))

@@ -217,6 +217,14 @@ def test_a_compressed_bomb_is_cut_off_at_the_limit(server):
     assert "too large" in answer["reason"]
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_body_that_does_not_decompress_is_an_error_of_the_sender(server, encoding):
+    status, answer = request(server, b"hello, this is not compressed", headers={"Content-Encoding": encoding})
+    assert status == 400
+    assert "cannot be read" in answer["reason"]
+    assert request(server, frame())[0] == 200
+
+
 def test_broken_chunking_is_an_error_of_the_sender(server):
     head = b"POST /ingest HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert raw(server, head + b"zz\r\nnothing\r\n\r\n").split()[1] == b"400"

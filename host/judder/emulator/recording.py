@@ -28,6 +28,8 @@ FloatArray = NDArray[np.float64]
 
 G_PER_UNIT = {"g": 1.0, "mg": 1e-3, "m/s2": 1 / STANDARD_GRAVITY}
 UNITS = "g, mg or m/s2"
+FASTEST_HZ = 1e7
+STRONGEST_G = 1e5
 SHORTEST = 64  # samples: room for the interpolation's taps
 UNEVEN = 0.4  # of the interval, by which time_s may be off; one sample missing makes it 0.5 somewhere
 DIFFERS = 0.01  # of the rate
@@ -48,8 +50,10 @@ class Recording:
         if not np.isfinite(samples_g).all():
             row = int(np.argmin(np.isfinite(samples_g).all(axis=1)))
             raise RecordingError(f"{name}: sample {row} is not a finite number")
-        if not 0 < rate_hz < np.inf:
-            raise RecordingError(f"{name}: the rate is {rate_hz:g} Hz; it must be above 0")
+        if not 0 < rate_hz <= FASTEST_HZ:
+            raise RecordingError(f"{name}: the rate is {rate_hz:g} Hz; it must be above 0 and at most {FASTEST_HZ:g}")
+        if np.abs(samples_g).max() > STRONGEST_G:
+            raise RecordingError(f"{name}: {np.abs(samples_g).max():.3g} g is no acceleration: is the unit right?")
         self.samples_g = samples_g
         self.rate_hz = rate_hz
         self.name = name
@@ -62,13 +66,19 @@ class Recording:
         reader = readers.get(path.suffix.lower())
         if reader is None:
             raise RecordingError(f"{path}: unknown kind of file; give .csv, .npz or .wav")
+        if rate_hz is not None and not 0 < rate_hz <= FASTEST_HZ:
+            raise RecordingError(f"--replay-rate-hz {rate_hz:g}: it must be above 0 and at most {FASTEST_HZ:g}")
         try:
             samples_g, its_rate_hz = reader(path, unit)
+        except RecordingError:
+            raise
         except OSError as error:
             raise RecordingError(f"{path}: {error.strerror or error}") from None
+        except (ValueError, TypeError, csv.Error) as error:
+            raise RecordingError(f"{path} cannot be read: {str(error).splitlines()[0][:120]}") from None
         if its_rate_hz is not None and rate_hz is not None and abs(its_rate_hz / rate_hz - 1) > DIFFERS:
             raise RecordingError(f"{path} says {its_rate_hz:g} Hz, --replay-rate-hz {rate_hz:g}: leave that out")
-        rate_hz = its_rate_hz or rate_hz
+        rate_hz = rate_hz if its_rate_hz is None else its_rate_hz
         if rate_hz is None:
             raise RecordingError(
                 f"{path} does not say its rate: add a column time_s, a line `# rate_hz: 6400`, or give --replay-rate-hz"
@@ -116,7 +126,11 @@ def _read_csv(path: Path, unit: str | None) -> tuple[FloatArray, float | None]:
     axes, its_unit = _axes(path, header)
     columns = axes + ([header.index("time_s")] if "time_s" in header else [])
     values = _values(path, lines, first, columns)
-    rate_hz = _rate_hz(path, values[:, 3]) if len(columns) == 4 else said_hz
+    rate_hz = said_hz
+    if len(columns) == 4:
+        rate_hz = _rate_hz(path, values[:, 3])
+        if said_hz is not None and not abs(said_hz - rate_hz) <= DIFFERS * rate_hz:
+            raise RecordingError(f"{path} says {said_hz:g} Hz, its time_s {rate_hz:g} Hz: remove what is wrong")
     if its_unit and unit and its_unit != unit:
         raise RecordingError(f"{path} is in {its_unit}, --replay-unit says {unit}: leave that out")
     return values[:, :3] * _scale(path, its_unit or unit), rate_hz
@@ -206,6 +220,9 @@ def _read_wav(path: Path, unit: str | None) -> tuple[FloatArray, float | None]:
     if not match:
         raise RecordingError(f"{path}: say what full scale means with --replay-unit, as in 2g or 19.6m/s2")
     full_scale_g = _number(match[1], f"{path}: --replay-unit") * G_PER_UNIT[match[2]]
+    if not full_scale_g > 0:
+        raise RecordingError(f"{path}: --replay-unit {unit}: full scale must be above 0")
+    data = data[: len(data) // (3 * width) * 3 * width]  # a recorder that was switched off leaves a part of a sample
     padded = np.zeros((len(data) // width, 4), np.uint8)
     padded[:, 4 - width :] = np.frombuffer(data, np.uint8).reshape(-1, width)
     samples = padded.view("<i4").reshape(-1, 3)
