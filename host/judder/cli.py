@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from judder import __version__, cli_store
 from judder.cli_store import refuse
@@ -24,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Trustworthy vibration windows: from an LIS3DH over a Notecard into a durable store.",
 )
-log = Console(stderr=True)
 app.add_typer(cli_store.queue_app, name="queue")
 app.command()(cli_store.label)
 app.command()(cli_store.export)

@@ -87,7 +87,6 @@ def sample_of(stored: Stored, project: Project, rules: Sequence[LabelRule], defa
     known = metadata(window)
     acceleration, interval_s = window.acceleration, window.interval_s
     if project.rate_hz is not None:
-        off_ppm = abs(1 / interval_s / project.rate_hz - 1) * 1e6
         if project.resample:
             try:
                 acceleration, interval_s = resample(acceleration, interval_s, project.rate_hz), 1 / project.rate_hz
@@ -95,7 +94,7 @@ def sample_of(stored: Stored, project: Project, rules: Sequence[LabelRule], defa
                 raise NotFitError(str(error)) from None
             known["resampled_to_hz"] = f"{project.rate_hz:g}"
             known["resampling_error"] = f"at most {ERROR:.1%} of amplitudes up to {BAND * project.rate_hz:.0f} Hz"
-        elif off_ppm > project.tolerance_ppm:
+        elif (off_ppm := abs(1 / interval_s / project.rate_hz - 1) * 1e6) > project.tolerance_ppm:
             raise NotFitError(
                 f"measured at {1 / interval_s:.2f} Hz, {off_ppm:.0f} ppm off the project's {project.rate_hz:g} Hz"
             )

@@ -110,8 +110,11 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
         service.mode = Mode()
         _wait_for_delivery(server.queue)
         truths = {(bench.device, *key): truth for bench in benches for key, truth in bench.captured.items()}
-        found = [(stored, stored.window()) for stored in server.queue.stored()]
-        arrived = [(stored, window) for stored, window in found if _key(window) in truths]  # others: of an older run
+        arrived = [
+            (stored, stored.window())
+            for stored in server.queue.stored()
+            if (stored.device, stored.boot, stored.sequence) in truths  # others: of an older run
+        ]
     finished = Run(benches, service, truths, {_key(window): window for _, window in arrived})
     finished.held = Counter(stored.reason for stored, _ in arrived if stored.state is State.HELD)
     finished.report.posts = notehub.posts

@@ -72,9 +72,11 @@ class Destination:
     in_flight: int = 0
     answers: Counter[str] = field(default_factory=Counter)
 
-    def ready(self, now_s: float, connections: int) -> bool:
-        """Whether one more request may go out: after a failure one at a time."""
-        return now_s >= self.paused_until_s and self.in_flight < (1 if self.failures else connections)
+    def room(self, now_s: float, connections: int) -> int:
+        """How many more requests may go out: after a failure one at a time."""
+        if now_s < self.paused_until_s:
+            return 0
+        return max(0, (1 if self.failures else connections) - self.in_flight)
 
     def note(self, answer: Answer, now_s: float, jitter: random.Random) -> None:
         """Open or close the breaker."""
@@ -167,9 +169,7 @@ class Forwarder:
 
     def _free(self) -> int:
         now_s = self._now_s()
-        ready = [one for one in self.destinations.values() if one.ready(now_s, self._connections)]
-        limits = [(1 if one.failures else self._connections) - one.in_flight for one in ready]
-        return max(0, sum(limits))
+        return sum(one.room(now_s, self._connections) for one in self.destinations.values())
 
     async def _start(self, session: aiohttp.ClientSession, stored: Stored, rules: Sequence[LabelRule]) -> int:
         project = project_of(stored.device, self._projects)
@@ -178,7 +178,7 @@ class Forwarder:
             return 1
         destination = self.destinations[project.name]
         now_s = self._now_s()
-        if not destination.ready(now_s, self._connections):
+        if not destination.room(now_s, self._connections):
             await self._settled(self._queue.retry(stored.number, max(IDLE_S, destination.paused_until_s - now_s)))
             return 0
         try:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from judder import FrameError, Window, decode_article, decode_each, plot
 from judder import demo as loop
+from judder.cli_store import refuse
 from judder.emulator import faults
 from judder.emulator.recording import Recording
 from judder.group_commit import QueueError
@@ -47,14 +48,12 @@ def demo(
             console.print(f"{name:12} {meaning}")
         return True
     if fault is not None and fault not in faults.MEANINGS:
-        typer.echo(f"judder: --fault {fault} is unknown; one of: {', '.join(faults.MEANINGS)}", err=True)
-        raise typer.Exit(2)
+        refuse(f"--fault {fault} is unknown; one of: {', '.join(faults.MEANINGS)}")
     folder = data or Path(tempfile.mkdtemp(prefix="judder-demo-"))
     try:
         Queue(folder).close()  # before there is a progress display, so that a refusal stays one line
     except QueueError as error:
-        typer.echo(f"judder: {error}", err=True)
-        raise typer.Exit(2) from None
+        refuse(str(error))
     options = loop.Options(folder, windows, devices, seed, fault, replay)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=log

@@ -97,6 +97,19 @@ NOTE_PYTHON = """
 """
 
 
+def printed_by(code, running):
+    """What a program of its own prints that uses the card on the pty."""
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(running.path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 UPLOAD = """
     import sys, serial, notecard
     from notecard import upload
@@ -112,14 +125,7 @@ def test_note_python_s_upload_arrives_as_one_request(server):
         WallClock(), server.send, hub={"mode": "continuous"}, connect_delay_ns=0, latency_ns=0, request_ns=1_000_000
     )
     with Pty(card) as running:
-        ended = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(UPLOAD), str(running.path)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert ended.returncode == 0, ended.stderr
+        printed_by(UPLOAD, running)
     (request,) = server.requests
     assert (request.name, request.body) == ("/big", bytes(range(256)) * 300)
 
@@ -127,15 +133,8 @@ def test_note_python_s_upload_arrives_as_one_request(server):
 @pytest.mark.slow
 def test_note_python_from_pypi_moves_binary_data_over_serial_unharmed(card, server):
     with Pty(card) as running:
-        ended = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(NOTE_PYTHON), str(running.path)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.split() == ["200"] * 6
+        printed = printed_by(NOTE_PYTHON, running)
+    assert printed.split() == ["200"] * 6
     bodies = [request.body for request in server.requests]
     assert bodies == [(bytes(range(256)) * 80)[:length] for length in (1, 253, 254, 255, 4096, 20000)]
 

@@ -12,7 +12,7 @@ from concurrent.futures import wait
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.frames import encode, golden, motor, window
+from tests.frames import encode, motor, window
 
 from judder import decode, decode_article
 from judder.group_commit import QueueError
@@ -214,8 +214,3 @@ def test_an_article_s_stream_has_its_content_for_a_key(tmp_path):
         one, two = queue.windows()
         assert (one.interval_s, two.interval_s) == (0.01, None)
         assert streams[0].device == ARTICLE_DEVICE
-
-
-def test_a_window_without_label_gets_the_default_one_and_keeps_its_own():
-    frame = bytes.fromhex(golden()["everything said"]["frame"])
-    assert frame
