@@ -16,12 +16,12 @@ from judder.config import Config
 from judder.emulator import faults
 from judder.emulator.bench import Bench
 from judder.emulator.i2c import ADDRESS_NACK, Injected
-from judder.emulator.link import WebResponse
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import response
 from judder.emulator.machine import Machine
 from judder.emulator.notecard import Fault
-from judder.emulator.notecard_faults import AnsweredInstead, BadStream, BrownOut, LostReply
+from judder.emulator.notecard.faults import AnsweredInstead, BadStream, BrownOut, LostReply
+from judder.emulator.notecard.link import WebResponse
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
 from judder.frame import HEADER, HEADER_LENGTH

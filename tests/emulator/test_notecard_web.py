@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judder.emulator.clock import VirtualClock
-from judder.emulator.link import WebResponse
 from judder.emulator.notecard import Notecard
+from judder.emulator.notecard.link import WebResponse
 
 
 class Card:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from judder.emulator.link import WebRequest
+from judder.emulator.notecard.link import WebRequest
 from judder.emulator.notehub import Notehub, target
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from judder.emulator.clock import WallClock
 from judder.emulator.i2c import I2CBus
-from judder.emulator.link import WebResponse
 from judder.emulator.notecard import ADDRESS, Notecard, NotecardI2C
+from judder.emulator.notecard.link import WebResponse
 from judder.emulator.transports import I2CSocket, Pty
 
 

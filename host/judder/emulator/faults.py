@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from judder.emulator.i2c import ADDRESS_NACK, DATA_NACK, Injected, Transfer
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
-from judder.emulator.notecard_faults import (
+from judder.emulator.notecard.faults import (
     AlteredStream,
     AnsweredInstead,
     BadStream,

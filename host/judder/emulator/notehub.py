@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, quote, urlsplit
 
-from judder.emulator.link import WebRequest, WebResponse
+from judder.emulator.notecard.link import WebRequest, WebResponse
 
 TIMEOUT_S = 10.0  # wall time: the server is a real one
 RESPONSE_LIMIT = 8192

@@ -1,8 +1,8 @@
 """One line of the Notecard's protocol: a JSON request in, a JSON reply out, each with an optional checksum.
 
 The checksum is the object's last member, `"crc":"SSSS:CCCCCCCC"`: a sequence number and the CRC-32 of the JSON text
-without it (note-c:n_request.c, note-python:notecard/notecard.py). The Notecard echoes 16 bits of the sequence number
-[unverified against hardware; note-c formats four digits].
+without it (note-c:n_request.c, note-python:notecard/notecard.py). The Notecard echoes four digits of the sequence
+number [unverified against hardware; note-c formats four].
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 Fields = dict[str, Any]
 
+ECHO_DIGITS = 4
 OBJECT_LIMIT = 8192  # bytes of one JSON object (dev.blues.io, Notecard interfaces)
 
 _CRC = re.compile(rb'[ ,]?"crc":"([0-9A-Fa-f]{1,8}):([0-9A-Fa-f]{8})"\s*}\s*$')
@@ -40,8 +41,11 @@ class Request:
     intact: bool = True
 
 
-def parse(line: bytes, *, checksums: bool = True) -> Request:
-    """The request in one line. Raises CardError when the line is no JSON object."""
+def parse(line: bytes, *, checksums: bool = True, echo_digits: int = ECHO_DIGITS) -> Request:
+    """The request in one line. Raises CardError when the line is no JSON object.
+
+    `echo_digits` of the sequence number come back with the reply.
+    """
     try:
         fields = json.loads(line, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -58,7 +62,8 @@ def parse(line: bytes, *, checksums: bool = True) -> Request:
         return Request(name, fields, wants_reply, intact=False)
     digits, crc = match[1].decode(), match[2].decode().upper()
     intact = int(crc, 16) == zlib.crc32(line[: match.start()] + b"}")
-    return Request(name, fields, wants_reply, f"{int(digits, 16) & 0xFFFF:04X}", (digits, crc), intact)
+    sequence = f"{int(digits, 16):04X}"[-echo_digits:]
+    return Request(name, fields, wants_reply, sequence, (digits, crc), intact)
 
 
 def seal(reply: Mapping[str, object], sequence: str | None) -> bytes:

@@ -6,9 +6,9 @@ is away is `Notecard.link.outages`, a card that loses power `Notecard.brown_out`
 
 from dataclasses import dataclass, field
 
-from judder.emulator.link import WebRequest, WebResponse
-from judder.emulator.notecard import Fault, Notecard
-from judder.emulator.notecard_request import Request, seal
+from judder.emulator.notecard.card import Fault, Notecard
+from judder.emulator.notecard.line import Request, seal
+from judder.emulator.notecard.link import WebRequest, WebResponse
 
 TUNNEL_HTML = b"<!DOCTYPE html><html><body><h1>You are about to visit a tunnel</h1></body></html>"
 

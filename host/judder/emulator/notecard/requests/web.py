@@ -2,6 +2,8 @@
 
 A fragment (`offset`, `total`, its own MD5 as `status`) is kept until all are there, in order, under their route and
 name; then there is one HTTP request. What the real card answers for a fragment in between is assumed: result 200.
+With `async` the reply comes at once and the request is sent when there is a session; its response goes to the note
+`note` of the Notefile `file`, if that is given. So does what is asked for offline when there is a `file`.
 """
 
 import base64
@@ -9,18 +11,19 @@ import binascii
 import json
 from typing import TYPE_CHECKING
 
-from judder.emulator.binary_store import cobs_encode, md5
-from judder.emulator.link import WebRequest, WebResponse
-from judder.emulator.notecard_request import CardError, Fields, encode
-from judder.emulator.notecard_vocabulary import Handler, answers
+from judder.emulator.notecard.binary_store import cobs_length, md5
+from judder.emulator.notecard.line import CardError, Fields, encode
+from judder.emulator.notecard.link import WebRequest, WebResponse
+from judder.emulator.notecard.notefiles import LOCAL, check_name
+from judder.emulator.notecard.vocabulary import Handler, Kind, answers
 
 if TYPE_CHECKING:
-    from judder.emulator.notecard import Notecard
+    from judder.emulator.notecard.card import Notecard
 
 RESPONSE_LIMIT = 8192  # bytes of a web reply
 SECONDS = 90
 UPLOAD_LIMIT = 16 * 1024 * 1024
-_MEMBERS: dict[str, type] = {
+_MEMBERS: dict[str, Kind] = {
     "route": str,
     "name": str,
     "content": str,
@@ -33,13 +36,17 @@ _MEMBERS: dict[str, type] = {
     "total": int,
     "max": int,
     "seconds": int,
-    "label": str,
+    "async": bool,
+    "file": str,
+    "note": str,
+    "label": str,  # note-python:notecard/upload.py sends it, the schema does not know it
 }
 
 
 def _web(method: str) -> Handler:
     def handler(card: "Notecard", fields: Fields) -> Fields:
-        if not card.online():
+        queued = fields.get("async") or (not card.online() and "file" in fields)
+        if not (card.online() or queued):
             raise CardError("web operations require being online (hub.set) {hub-not-connected}")
         seconds = fields.get("seconds", SECONDS)
         if seconds < 1:
@@ -50,6 +57,8 @@ def _web(method: str) -> Handler:
         request = _request(card, method, fields)
         if request is None:
             return {"result": 200}  # more fragments are to come
+        if queued:
+            return _queue(card, request, fields)
         response = card.exchange(request, seconds * 1_000_000_000)
         if method == "GET" and fields.get("binary"):
             return _into_store(card, response)
@@ -59,7 +68,20 @@ def _web(method: str) -> Handler:
 
 
 for _method in ("GET", "POST", "PUT", "DELETE"):
-    answers(f"web.{_method.lower()}", "route", **_MEMBERS)(_web(_method))
+    answers(
+        f"web.{_method.lower()}",
+        _MEMBERS,
+        needs=["route"],
+        exclusive=[("binary", "payload", "body"), ("async", "binary")],
+    )(_web(_method))
+
+
+def _queue(card: "Notecard", request: WebRequest, fields: Fields) -> Fields:
+    file = fields.get("file", "")
+    if file:
+        check_name(file, (LOCAL,))
+    card.queue(request, file, fields.get("note", ""))
+    return {}
 
 
 def _request(card: "Notecard", method: str, fields: Fields) -> WebRequest | None:
@@ -102,21 +124,17 @@ def _into_store(card: "Notecard", response: WebResponse) -> Fields:
     """A binary reply goes where card.binary.get finds it."""
     if len(response.body) > card.store.maximum:
         raise CardError(f"response exceeds {card.store.maximum} bytes {{too-big}}")
-    card.store.clear()
-    card.store.data = response.body
-    encoded = len(cobs_encode(response.body)) if response.body else 0
+    card.store.fill(response.body)
+    encoded = cobs_length(response.body) if response.body else 0
     return {"result": response.status, "length": len(response.body), "cobs": encoded}
 
 
 def _web_body(card: "Notecard", fields: Fields) -> bytes:
-    given = [name for name in ("binary", "payload", "body") if fields.get(name)]
-    if len(given) > 1:
-        raise CardError(f"{given[1]}: cannot go together with {given[0]}")
-    if given == ["binary"]:
+    if fields.get("binary"):
         if not card.store.checked():
             raise CardError("binary: nothing is held {web-payload}")
         return card.store.data
-    if given == ["payload"]:
+    if "payload" in fields:
         try:
             return base64.b64decode(fields["payload"], validate=True)
         except (binascii.Error, ValueError):

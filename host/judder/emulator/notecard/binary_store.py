@@ -7,7 +7,7 @@ note-python:notecard/cobs.py). What is wrong with a stream shows at the next car
 import hashlib
 from collections.abc import Callable
 
-from judder.emulator.notecard_request import CardError, Fields
+from judder.emulator.notecard.line import CardError, Fields
 
 MAXIMUM = 130_554  # bytes; notecard-schema:card.binary.rsp and note-c PR 181
 
@@ -70,6 +70,11 @@ class BinaryStore:
         self.data = b""
         self.error = ""
         self.receiving = False
+
+    def fill(self, data: bytes) -> None:
+        """Hold what the card itself puts here."""
+        self.clear()
+        self.data = data
 
     def expect(self, announced: int, offset: int, md5: str) -> None:
         """Get ready for a stream of `announced` encoded bytes. Raises CardError when it cannot be appended."""
