@@ -210,43 +210,54 @@ def emulate_notecard(
     route: Annotated[
         list[str] | None, typer.Option(help="ALIAS=URL of a proxy route, on this machine; may be repeated.")
     ] = None,
+    chunked: Annotated[bool, typer.Option("--chunked", help="Send bodies without Content-Length.")] = False,
+    device: Annotated[str, typer.Option(help="DeviceUID.")] = "dev:864475040000001",
     version: Annotated[str, typer.Option(help="The card's firmware.")] = "notecard-8.1.3.17074",
     connect_delay_s: Annotated[float, typer.Option(min=0, help="From hub.set to a connection.")] = 1.0,
+    latency_s: Annotated[float, typer.Option(min=0, help="Added to each web request.")] = 0.0,
+    binary_max: Annotated[int, typer.Option(min=1, help="Bytes the binary store holds.")] = 130_554,
+    crc: Annotated[
+        bool | None, typer.Option("--crc/--no-crc", help="Checksums on replies; by default the version decides.")
+    ] = None,
+    echo_digits: Annotated[int, typer.Option(min=1, max=8, help="Digits of the sequence number in replies.")] = 4,
+    strict: Annotated[bool, typer.Option("--strict", help="Lose bytes of requests sent without pauses.")] = False,
+    fault: Annotated[list[str] | None, typer.Option(help="NAME[:EVERY] of a fault, or list; may be repeated.")] = None,
+    script: Annotated[Path | None, typer.Option(help="JSON lines of what happens over time; see the manual.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="What happens, as JSON lines to this file; - is stderr.")] = None,
 ) -> None:
-    """An emulated Notecard for a program of yours, in any language."""
-    from judder.emulator.clock import WallClock
-    from judder.emulator.i2c import I2CBus
-    from judder.emulator.notecard import ADDRESS, Notecard, NotecardI2C
-    from judder.emulator.notehub import Notehub
-    from judder.emulator.transports import I2CSocket, Pty
+    """An emulated Notecard for a program of yours, in any language: docs/emulator.md is its manual."""
+    from judder import emulate
 
+    if fault and "list" in fault:
+        for name, meaning in emulate.FAULTS.items():
+            typer.echo(f"{name:14}{meaning}")
+        return
     if pty == (i2c_socket is not None):
         refuse("give one of --pty and --i2c-socket PATH")
     if link is not None and not pty:
         refuse("--link goes with --pty")
-    hub = Notehub()
-    for text in route or []:
-        alias, equals, url = text.partition("=")
-        if not (alias and equals):
-            refuse(f"--route {text}: give ALIAS=URL")
-        try:
-            hub.add_route(alias, url)
-        except ValueError as error:
-            refuse(str(error))
-    clock = WallClock()
-    card = Notecard(clock, hub.send, version=version, connect_delay_ns=round(connect_delay_s * 1e9), latency_ns=0)
+    kind = emulate.Card(
+        device=device,
+        version=version,
+        connect_delay_s=connect_delay_s,
+        latency_s=latency_s,
+        binary_max=binary_max,
+        crc=crc,
+        echo_digits=echo_digits,
+        strict=strict,
+        faults=fault or (),
+        script=script,
+        trace=trace,
+    )
     try:
-        if i2c_socket is not None:
-            bus = I2CBus(clock)
-            bus.attach(ADDRESS, NotecardI2C(card))
-            transport: I2CSocket | Pty = I2CSocket(bus, i2c_socket)
-        else:
-            transport = Pty(card, link)
-        with transport:
-            typer.echo(f"ready {transport.path}")
+        hub = emulate.notehub(route or (), chunked=chunked)
+        with emulate.notecard(kind, hub, i2c_socket=i2c_socket, link=link) as path:
+            typer.echo(f"ready {path}")
             _wait_for_the_end()
+    except ValueError as error:
+        refuse(str(error))
     except OSError as error:
-        refuse(f"{i2c_socket or link or 'pseudo terminal'}: {error.strerror}")
+        refuse(f"{error.filename or i2c_socket or link or 'pseudo terminal'}: {error.strerror}")
 
 
 def _wait_for_the_end() -> None:

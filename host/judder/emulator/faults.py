@@ -9,26 +9,21 @@ from typing import TYPE_CHECKING
 
 from judder.emulator.i2c import ADDRESS_NACK, DATA_NACK, Injected, Transfer
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
-from judder.emulator.notecard.faults import (
-    AlteredStream,
-    AnsweredInstead,
-    BadStream,
-    LostAnswer,
-    LostReply,
-    tunnel_page,
-)
+from judder.emulator.notecard import faults as notecard_faults
 
 if TYPE_CHECKING:
     from judder.emulator.bench import Bench
 
 STALL_NS = 40_000_000
 OUTAGES_S = ((300, 1500), (3600, 3900), (7200, 7230))
-_EVERY = 5  # of the Notecard's occasions
 
 
 def inject(name: str, bench: "Bench", seed: int = 0) -> None:
     """Make the fault called `name` happen on `bench` from now on."""
-    _FAULTS[name](bench, random.Random(seed))
+    if name in _ON_BENCH:
+        _ON_BENCH[name](bench, random.Random(seed))
+    else:
+        bench.notecard.faults.append(notecard_faults.named(name))
 
 
 def _nack(bench: "Bench", rng: random.Random) -> None:
@@ -57,54 +52,22 @@ def _stall(bench: "Bench", rng: random.Random) -> None:
     bench.bus.faults.append(fault)
 
 
-def _bad_binary(bench: "Bench", rng: random.Random) -> None:
-    bench.notecard.faults += [BadStream(times=None, every=_EVERY), AlteredStream(times=None, every=_EVERY, skip=2)]
-
-
-def _lost_reply(bench: "Bench", rng: random.Random) -> None:
-    bench.notecard.faults += [LostReply(times=None, every=_EVERY), LostAnswer(times=None, every=_EVERY, skip=2)]
-
-
 def _offline(bench: "Bench", rng: random.Random) -> None:
     bench.notecard.link.outages += [(start * 10**9, end * 10**9) for start, end in OUTAGES_S]
-
-
-def _answered(status: int) -> Callable[["Bench", random.Random], None]:
-    def fault(bench: "Bench", rng: random.Random) -> None:
-        bench.notecard.faults.append(AnsweredInstead(status=status, times=None, every=_EVERY))
-
-    return fault
-
-
-def _tunnel(bench: "Bench", rng: random.Random) -> None:
-    bench.notecard.faults.append(tunnel_page(times=None, every=_EVERY))
 
 
 MEANINGS = {
     "nack": "a chip does not acknowledge its address",
     "eio": "a burst from the sensor's FIFO breaks off",
     "stall": "the board does nothing for 40 ms while samples pile up",
-    "badbin": "a binary transfer to the Notecard arrives damaged",
-    "lost-reply": "the answer to a successful post never arrives",
     "offline": "the Notecard has no network for a while",
-    "server401": "somebody answers 401: wrong token",
-    "server404": "somebody answers 404: no such route",
-    "server500": "somebody answers 500",
-    "server503": "somebody answers 503: try again later",
-    "html200": "a tunnel answers 200 with a web page of its own",
     "edge-impulse-down": "Edge Impulse answers 503 while windows arrive",
+    **{name: kind.meaning for name, kind in notecard_faults.KINDS.items()},
 }
 
-_FAULTS: dict[str, Callable[["Bench", random.Random], None]] = {
+_ON_BENCH: dict[str, Callable[["Bench", random.Random], None]] = {
     "nack": _nack,
     "eio": _eio,
     "stall": _stall,
-    "badbin": _bad_binary,
-    "lost-reply": _lost_reply,
     "offline": _offline,
-    "server401": _answered(401),
-    "server404": _answered(404),
-    "server500": _answered(500),
-    "server503": _answered(503),
-    "html200": _tunnel,
 }

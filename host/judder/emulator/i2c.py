@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from judder.emulator.clock import Clock
+from judder.emulator.trace import Trace, silent
 
 ACK = 0
 ADDRESS_NACK = 1
@@ -63,6 +64,7 @@ class I2CBus:
     chips: dict[int, Chip] = field(default_factory=dict)
     resets: int = 0
     injected: int = 0  # transfers that a fault answered
+    trace: Trace = silent
 
     def attach(self, address: int, chip: Chip) -> None:
         """Put `chip` on the bus."""
@@ -71,10 +73,18 @@ class I2CBus:
     def reset(self) -> None:
         """Clock out a stuck transfer, as a controller does with nine pulses on SCL."""
         self.resets += 1
+        self.trace("bus reset")
         self.clock.charge(9 * self._bit_ns())
 
     def transfer(self, transfer: Transfer) -> tuple[int, bytes]:
         """Run one transfer; returns the status and the bytes read."""
+        status, data = self._transfer(transfer)
+        if self.trace is not silent:
+            hexes = {"written": transfer.written.hex(), "read": data.hex()}
+            self.trace("bus", address=transfer.address, status=status, length=transfer.read_length, **hexes)
+        return status, data
+
+    def _transfer(self, transfer: Transfer) -> tuple[int, bytes]:
         for fault in self.faults:
             injected = fault(transfer)
             if injected is not None:

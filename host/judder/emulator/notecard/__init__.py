@@ -2,7 +2,7 @@
 
 `card` is the protocol core without I/O, `i2c` its front on a bus; `line` is one line of the protocol, `requests/` what
 can be asked, by prefix. The rest is what the card keeps or goes through: `binary_store`, `notefiles`, `environment`,
-`link` (its way to Notehub), `attn`, `update`; `twin` is what Notehub holds for it. `faults`, `script` and `trace` are
+`link` (its way to Notehub), `attn`, `update`; `twin` is what Notehub holds for it. `faults` and `script` are
 for whoever tests something with it.
 """
 

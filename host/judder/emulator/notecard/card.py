@@ -27,10 +27,10 @@ from judder.emulator.notecard.environment import Environment
 from judder.emulator.notecard.line import ECHO_DIGITS, OBJECT_LIMIT, CardError, Fields, Request, parse, seal
 from judder.emulator.notecard.link import CONNECT_NS, NEVER, Link, Sender, WebRequest, WebResponse
 from judder.emulator.notecard.notefiles import Notefiles
-from judder.emulator.notecard.trace import Trace, silent
 from judder.emulator.notecard.twin import Twin
 from judder.emulator.notecard.update import Outboard, Update
 from judder.emulator.notecard.vocabulary import entry
+from judder.emulator.trace import Trace, silent
 
 DEVICE = "dev:864475040000001"
 VERSION = "notecard-8.1.3.17074"
@@ -423,8 +423,8 @@ class Notecard:
         self.trace("download", file=self.update.firmware.name if self.update.firmware else "")
 
     def _flash_host(self) -> None:
-        firmware = self.outboard.flash(self.update)
-        self.trace("outboard", file=firmware.name)
+        self.outboard.flash(self.update)
+        self.trace("outboard", file=self.outboard.flashed[-1].name)
 
     def _send_queued(self) -> None:
         queued = self.queued.popleft()

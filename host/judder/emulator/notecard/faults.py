@@ -1,10 +1,12 @@
-"""What can go wrong on a Notecard and behind it, one class each; put into `Notecard.faults`.
+"""What can go wrong on a Notecard and behind it, one class each; put into `Notecard.faults`, or `named` by a text.
 
-A network that
-is away is `Notecard.link.outages`, a card that loses power `Notecard.brown_out`, an I2C bus in trouble `I2CBus.faults`.
+A network that is away is `Notecard.link.outages`, a card that loses power `Notecard.brown_out`, an I2C bus in trouble
+`I2CBus.faults`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from judder.emulator.notecard.card import Fault, Notecard
 from judder.emulator.notecard.line import Request, seal
@@ -153,6 +155,95 @@ class BrownOut(OnReply):
             return False
         card.brown_out()
         return True
+
+
+@dataclass
+class Delayed(OnReply):
+    """The card takes `seconds` longer; a client may have given up by then."""
+
+    request: str = "web.post"
+    seconds: float = 40.0  # note-python waits 30
+
+    def delay_ns(self, request: Request) -> int:
+        return round(self.seconds * 1e9) if self.strikes_at(request) else 0
+
+
+@dataclass
+class Disconnected(OnReply):
+    """The session breaks during a web request: the server may have acted, no answer comes back."""
+
+    request: str = "web.post"
+    seconds: float = 30.0
+
+    def swallows(self, card: Notecard, request: Request) -> bool:
+        if self.strikes_at(request):
+            start_ns = card.heard_ns + 1
+            card.link.outages.append((start_ns, start_ns + round(self.seconds * 1e9)))
+        return False
+
+
+@dataclass
+class FlippedByte(Occasional):
+    """One bit of what the host sends arrives wrong."""
+
+    def hears(self, data: bytes) -> bytes:
+        if not data or not self.strikes():
+            return data
+        middle = len(data) // 2
+        return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@dataclass
+class DroppedByte(Occasional):
+    """One byte of what the host sends never arrives."""
+
+    def hears(self, data: bytes) -> bytes:
+        if not data or not self.strikes():
+            return data
+        middle = len(data) // 2
+        return data[:middle] + data[middle + 1 :]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A fault that can be had by name: what makes one, each how many-th time it strikes by default, what it means."""
+
+    make: Callable[..., Occasional]
+    every: int
+    meaning: str
+
+
+KINDS = {
+    "badbin": Kind(BadStream, 5, "a binary transfer cannot be decoded"),
+    "altered": Kind(AlteredStream, 5, "a binary transfer has one wrong bit that only an MD5 shows"),
+    "short": Kind(ShortStream, 5, "a binary transfer lacks its last byte"),
+    "flipped": Kind(FlippedByte, 60, "a segment from the host has one wrong bit"),
+    "dropped": Kind(DroppedByte, 60, "a segment from the host lacks one byte"),
+    "wrong-crc": Kind(partial(WrongCrc, ""), 9, "a reply has a wrong checksum"),
+    "not-json": Kind(partial(NotJson, ""), 9, "a reply is no JSON"),
+    "heartbeat": Kind(Heartbeat, 5, "a web.post says first that it is still at it"),
+    "delayed": Kind(Delayed, 5, "a web.post is answered 40 s late"),
+    "lost-reply": Kind(LostReply, 5, "the answer to a successful post never arrives"),
+    "lost-answer": Kind(LostAnswer, 5, "the server's answer never reaches the Notecard"),
+    "disconnected": Kind(Disconnected, 5, "the session breaks during a web.post, for 30 s"),
+    "brown-out": Kind(BrownOut, 5, "the Notecard's power fails when a web.post arrives"),
+    "html200": Kind(tunnel_page, 5, "a tunnel answers 200 with a web page of its own"),
+    "server401": Kind(partial(AnsweredInstead, 401), 5, "somebody answers 401: wrong token"),
+    "server404": Kind(partial(AnsweredInstead, 404), 5, "somebody answers 404: no such route"),
+    "server500": Kind(partial(AnsweredInstead, 500), 5, "somebody answers 500"),
+    "server503": Kind(partial(AnsweredInstead, 503), 5, "somebody answers 503: try again later"),
+}
+
+
+def named(text: str) -> Occasional:
+    """The fault called NAME or NAME:EVERY. Raises ValueError for a text that is neither."""
+    name, colon, every = text.partition(":")
+    if name not in KINDS:
+        raise ValueError(f"{name} is no fault of a Notecard: {', '.join(KINDS)}")
+    if colon and not (every.isdecimal() and int(every)):
+        raise ValueError(f"{text}: behind the colon goes a number n, for each n-th time")
+    kind = KINDS[name]
+    return kind.make(times=None, every=int(every) if colon else kind.every)
 
 
 def _blocks(stream: bytes) -> list[tuple[int, int]]:

@@ -71,7 +71,7 @@ class Update:
 
 @dataclass
 class Outboard:
-    """card.dfu: whether the card itself flashes the host, and from when on; `name` is the kind of host, "-" for none."""
+    """card.dfu: whether the card itself flashes the host, and from when on; `name` is the kind of host, or "-"."""
 
     name: str = "-"
     allowed_from_ns: int = 0
@@ -81,10 +81,8 @@ class Outboard:
         """When the host will be flashed."""
         return max(now_ns, self.allowed_from_ns) if update.mode == "ready" and self.name != "-" else NEVER
 
-    def flash(self, update: Update) -> Firmware:
+    def flash(self, update: Update) -> None:
         """Flash what has been downloaded: recorded, no more."""
-        assert update.firmware is not None
-        firmware = update.firmware
-        self.flashed.append(firmware)
+        if update.firmware is not None:
+            self.flashed.append(update.firmware)
         update.stop("", "")
-        return firmware
