@@ -3,6 +3,8 @@
 PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$python && break; done)
 BIN := .venv/bin
+# Foreign clients of the emulated Notecard, beside the one in pyproject.toml; the tests find them here.
+OLDER_NOTE_PYTHON := 2.4.1 2.3.3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint type fmt bench clean
@@ -12,7 +14,7 @@ help: ## show this list
 
 setup: .venv/.ready ## make .venv with judder, its tools and the device libraries
 
-.venv/.ready: pyproject.toml device/requirements.txt
+.venv/.ready: pyproject.toml device/requirements.txt Makefile
 	@test -n "$(PYTHON)" || { echo "judder needs Python 3.11 or later; none found. Install one, or: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "this Python cannot make virtual environments. On Debian: apt install python3-venv"; rm -rf .venv; exit 1; }
 	@echo "setting up .venv (a minute or two, once)"
@@ -20,6 +22,8 @@ setup: .venv/.ready ## make .venv with judder, its tools and the device librarie
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[app]' --group dev
 	@rm -rf device/lib
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --target device/lib --requirement device/requirements.txt
+	@for version in $(OLDER_NOTE_PYTHON); do $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+		--upgrade --target .venv/note-python/$$version note-python==$$version || exit 1; done
 	@$(BIN)/circuitpython_setboard swan_r5 > /dev/null
 	@touch $@
 

@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,55 +11,18 @@ from judder.emulator.notecard.link import WebRequest
 from judder.emulator.notehub import Notehub, target
 
 
-@pytest.fixture
-def server():
-    """A real HTTP server that answers what `reply` says and remembers requests."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            if self.headers.get("Transfer-Encoding") == "chunked":
-                body = b""
-                while size := int(self.rfile.readline(), 16):
-                    body += self.rfile.read(size)
-                    self.rfile.readline()
-                self.rfile.readline()
-            else:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-            running.requests.append((self.path, dict(self.headers), body))
-            status, content = running.reply
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args):
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.requests, running.reply = [], (200, b"{}")
-    running.url = f"http://127.0.0.1:{running.server_port}"
-    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-    thread.start()
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
-
-
 def post(body=b"abc", name="/ingest", route="ingest", **kwargs):
     return WebRequest("POST", route, name, "application/octet-stream", body, **kwargs)
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_request_arrives_whole(server, chunked):
-    hub = Notehub({"ingest": server.url}, chunked=chunked)
+def test_a_request_arrives_whole(http_server, chunked):
+    hub = Notehub({"ingest": http_server.url}, chunked=chunked)
     body = bytes(range(256)) * 300
-    server.reply = (201, b'{"stored": []}')
+    http_server.reply = (201, b'{"stored": []}')
     response = hub.send(post(body, "/ingest?d=dev%3A1", label="x"))
     assert (response.status, response.body) == (201, b'{"stored": []}')
-    ((path, headers, received),) = server.requests
+    ((path, headers, received),) = http_server.requests
     assert (path, received) == ("/ingest?d=dev%3A1", body)
     assert headers["Content-Type"] == "application/octet-stream"
     assert headers["X-Notecard-Label"] == "x"
@@ -68,18 +30,18 @@ def test_a_request_arrives_whole(server, chunked):
     assert (hub.posts, hub.unanswered, hub.bytes_posted) == (1, 0, len(body))
 
 
-def test_a_route_adds_its_headers(server):
+def test_a_route_adds_its_headers(http_server):
     hub = Notehub()
-    hub.add_route("ingest", server.url, {"X-Ingest-Token": "t"})
+    hub.add_route("ingest", http_server.url, {"X-Ingest-Token": "t"})
     hub.send(post())
-    assert server.requests[0][1]["X-Ingest-Token"] == "t"
+    assert http_server.requests[0][1]["X-Ingest-Token"] == "t"
 
 
 @pytest.mark.parametrize("status", [301, 401, 404, 500, 503])
-def test_whatever_the_server_says_comes_back(server, status):
-    server.reply = (status, b"why")
-    assert Notehub({"ingest": server.url}).send(post()).status == status
-    assert len(server.requests) == 1
+def test_whatever_the_server_says_comes_back(http_server, status):
+    http_server.reply = (status, b"why")
+    assert Notehub({"ingest": http_server.url}).send(post()).status == status
+    assert len(http_server.requests) == 1
 
 
 def test_an_unknown_route_is_a_404():

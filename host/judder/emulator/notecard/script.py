@@ -5,11 +5,12 @@ Each line has `at_s`, seconds from the start, and one of `"offline_s": 60` (no n
 "file"` (with `"version"`), `"brown_out": true`.
 """
 
+import base64
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Base64Bytes, BaseModel, Field, FilePath, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FilePath, ValidationError, model_validator
 
 from judder.emulator.notecard.card import Notecard
 from judder.emulator.notecard.line import CardError
@@ -31,12 +32,19 @@ def _inbound(name: str) -> str:
     return name
 
 
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError):
+        raise ValueError("must be base64") from None
+
+
 class NoteStep(BaseModel, extra="forbid"):
     """A note from Notehub; `note` is its ID in a database Notefile."""
 
     file: Annotated[str, AfterValidator(_inbound)]
     body: dict[str, Any] | None = None
-    payload: Base64Bytes = b""
+    payload: Annotated[bytes, BeforeValidator(_decoded)] = b""
     note: str = ""
 
 
