@@ -16,7 +16,7 @@ from tests.emulator.notecard_host import MS, SECOND, Host, without_crc
 
 from judder.board import Tree, tree
 from judder.emulator.clock import EPOCH_UTC_NS
-from judder.emulator.i2c import ACK, DATA_NACK, Injected, Transfer
+from judder.emulator.i2c import ACK, ADDRESS_NACK, DATA_NACK, Injected, Transfer
 from judder.emulator.notecard import ADDRESS, Fault, WebRequest, WebResponse
 from judder.emulator.notecard.binary_store import MAXIMUM, cobs_decode, cobs_encode, cobs_length
 from judder.emulator.notecard.faults import (
@@ -1241,3 +1241,27 @@ def test_note_python_finds_its_way_back_after_a_brown_out(host, note_python):
     )
     assert lines == ["200"]
     assert len(host.server.requests) == 1
+
+
+def test_note_python_cannot_take_busio_s_own_lock_for_a_retry(host, note_python):
+    """One NACK is fatal with CircuitPython's lock: the retry wants the lock that the transaction holds."""
+    nacks = []
+
+    def once(transfer):
+        if host.card.executed["echo"] and not nacks and len(transfer.written) > 2:
+            nacks.append(transfer)
+            return Injected(ADDRESS_NACK)
+        return None
+
+    host.bus.faults.append(once)
+    lines = note_python(
+        host,
+        """
+        i2c.i2c.unlock()
+        card = notecard.OpenI2C(i2c.i2c, 0, 0)
+        card.Transaction({"req": "echo"})
+        print(attempt(card.Transaction, {"req": "card.version"}))
+        print("version" in card.Transaction({"req": "card.version"}))
+        """,
+    )
+    assert lines == ["Failed to acquire I2C lock.", "True"]
