@@ -15,7 +15,9 @@ EPOCH_UTC_NS = 1_767_225_600 * 10**9
 
 
 class Clock(Protocol):
-    """What every part of the bench needs to know about time."""
+    """What every part of the bench needs to know about time. `charges`: whether work takes time on this clock."""
+
+    charges: bool
 
     def now_ns(self) -> int:
         """Nanoseconds since the bench was powered."""
@@ -32,6 +34,8 @@ class Clock(Protocol):
 
 class VirtualClock:
     """Time that moves only when somebody waits or works: a week of windows runs in minutes, and never flakes."""
+
+    charges = True
 
     def __init__(self, epoch_utc_ns: int = EPOCH_UTC_NS) -> None:
         self._now_ns = 0
@@ -52,6 +56,8 @@ class VirtualClock:
 
 class WallClock:
     """Real time, for clients that wait on their own."""
+
+    charges = False
 
     def __init__(self) -> None:
         self._started_ns = time.monotonic_ns()

@@ -96,7 +96,7 @@ class I2CBus:
         return self._run(chip, transfer)
 
     def _run(self, chip: Chip, transfer: Transfer) -> tuple[int, bytes]:
-        byte_ns = 9 * self._bit_ns()
+        byte_ns = 9 * self._bit_ns() if self.clock.charges else 0
         if transfer.written:
             accepted = chip.write(transfer.written, byte_ns)
             self.clock.charge(len(transfer.written) * byte_ns)
