@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import socket
 import struct
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from judder.emulator.clock import WallClock
 from judder.emulator.i2c import I2CBus
 from judder.emulator.notecard import ADDRESS, Notecard, NotecardI2C
 from judder.emulator.notecard.link import WebResponse
+from judder.emulator.notecard.vocabulary import VOCABULARY
 from judder.emulator.transports import I2CSocket, Pty
 
 
@@ -230,6 +234,52 @@ def test_a_path_left_behind_is_taken_over_and_another_file_is_not(card, tmp_path
     assert (tmp_path / "file").read_text() == "keep"
 
 
+@contextmanager
+def command(*arguments):
+    """`judder emulate notecard` in a process of its own, with the path it says."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "judder", "emulate", "notecard", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield child.stdout.readline().removeprefix("ready ").strip()
+    finally:
+        child.terminate()
+        _, child.errors = child.communicate(timeout=10)
+    assert child.returncode == 0, child.errors
+
+
+def test_the_command_s_card_is_of_the_kind_asked_for(tmp_path):
+    script = tmp_path / "script"
+    script.write_text('{"at_s": 0, "environment": {"odr_hz": "400"}}')
+    arguments = ["--version", "notecard-5.3.1", "--device", "dev:1", "--binary-max", 1000, "--connect-delay-s", 0]
+    trace = tmp_path / "trace"
+    arguments += ["--i2c-socket", tmp_path / "i2c", "--script", script, "--trace", trace]
+    with command(*arguments) as path, Client(path) as client:
+        version = client.ask({"req": "card.version"})
+        assert (version["version"], version["device"]) == ("notecard-5.3.1", "dev:1")
+        assert client.ask({"req": "card.binary"})["max"] == 1000
+        client.ask({"req": "hub.set", "mode": "continuous"})
+        assert client.ask({"req": "env.get"})["body"] == {"odr_hz": "400"}
+    records = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert {"request", "reply", "bus", "sync"} <= {record["what"] for record in records}
+
+
+def test_the_command_s_faults_strike(tmp_path):
+    with (
+        command("--i2c-socket", tmp_path / "i2c", "--fault", "nack:3", "--fault", "not-json:2") as path,
+        Client(path) as client,
+    ):
+        assert [client.call("T", ADDRESS)[0] for _ in range(6)] == [0, 0, 1, 0, 0, 1]
+    with command("--pty", "--link", tmp_path / "card", "--fault", "not-json:2") as path:
+        fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        lines = talk(fd, b'{"req":"echo"}\n' * 4, 4).splitlines()
+        assert lines == [b"~?!", b"{}", b"~?!", b"{}"]
+        os.close(fd)
+
+
 @pytest.mark.parametrize("kind", ["--pty", "--i2c-socket"])
 def test_the_command_says_ready_and_leaves_nothing_behind(tmp_path, kind):
     path = tmp_path / "card"
@@ -260,6 +310,12 @@ def test_the_command_says_ready_and_leaves_nothing_behind(tmp_path, kind):
         (("--i2c-socket", "/nowhere/card"), "No such file"),
         (("--pty", "--route", "ingest"), "give ALIAS=URL"),
         (("--pty", "--route", "ingest=http://example.org"), "is not this machine"),
+        (("--pty", "--fault", "gremlins"), "gremlins is no fault of a Notecard: badbin"),
+        (("--pty", "--fault", "badbin:0"), "behind the colon goes a number"),
+        (("--i2c-socket", "card", "--fault", "nack:x"), "behind the colon goes a number"),
+        (("--pty", "--fault", "nack"), "nack is no fault of a Notecard"),
+        (("--pty", "--script", "/nowhere/script"), "/nowhere/script: No such file"),
+        (("--pty", "--trace", "/nowhere/trace"), "/nowhere/trace: No such file"),
     ],
 )
 def test_a_wrong_call_is_one_line(arguments, reason):
@@ -273,3 +329,23 @@ def test_a_wrong_call_is_one_line(arguments, reason):
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert reason in ended.stderr
+
+
+def test_the_manual_names_every_option_and_request():
+    manual = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
+    ended = subprocess.run(
+        [sys.executable, "-m", "judder", "emulate", "notecard", "--help"],
+        env=os.environ | {"COLUMNS": "300", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    options = set(re.findall(r"--[a-z0-9-]+", ended.stdout)) - {"--help"}
+    assert {option for option in options if option not in manual} == set()
+    (known,) = re.findall(r"\*\*What it knows\.\*\*(.*?);", manual, re.DOTALL)
+    words = set(re.findall(r"[a-z.]+", known.replace("\n", "")))
+    for request in VOCABULARY:
+        prefix, _, name = request.partition(".")
+        assert request in words or {name, f".{name.rpartition('.')[2]}"} & words, request
+        assert any(word.startswith(prefix) for word in words)
