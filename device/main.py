@@ -122,10 +122,11 @@ class Node:
     def _connect(self):
         self.uplink.connect()
         self._learn_time()
-        self.identity = frame.text_block(
+        identity = frame.text_block(
             self.uplink.device, FIRMWARE, "", self.settings.hash, self.settings.label, self.settings.session
         )
-        self.frame = bytearray(frame.max_length(self.settings.samples, len(self.identity)))
+        self.frame = bytearray(frame.max_length(self.settings.samples, len(identity)))
+        self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
 
     def _learn_time(self):
