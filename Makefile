@@ -14,7 +14,7 @@ help: ## show this list
 
 setup: .venv/.ready ## make .venv with judder, its tools and the device libraries
 
-.venv/.ready: pyproject.toml device/requirements.txt Makefile
+.venv/.ready: pyproject.toml device/requirements.txt tests/vm/install tests/vm/package.json Makefile
 	@test -n "$(PYTHON)" || { echo "judder needs Python 3.11 or later; none found. Install one, or: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "this Python cannot make virtual environments. On Debian: apt install python3-venv"; rm -rf .venv; exit 1; }
 	@echo "setting up .venv (a minute or two, once)"
@@ -24,6 +24,7 @@ setup: .venv/.ready ## make .venv with judder, its tools and the device librarie
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --target device/lib --requirement device/requirements.txt
 	@for version in $(OLDER_NOTE_PYTHON); do $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile \
 		--upgrade --target .venv/note-python/$$version note-python==$$version || exit 1; done
+	@tests/vm/install .venv
 	@$(BIN)/circuitpython_setboard swan_r5 > /dev/null
 	@touch $@
 

@@ -44,6 +44,8 @@ class Runtime(StrEnum):
     """What may play the Swan's interpreter."""
 
     cpython = "cpython"
+    micropython = "micropython"
+    wasm = "wasm"
 
 
 @app.command()
@@ -66,13 +68,14 @@ def demo(
     """Run the whole loop on the emulated bench: no hardware, no account."""
     from judder import show
     from judder.emulator.recording import Recording, RecordingError
+    from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
 
-    del runtime  # one choice so far
     try:
         recording = Recording.load(replay, replay_unit, replay_rate_hz) if replay else None
-    except RecordingError as error:
+        interpreter = RUNTIMES[runtime]()
+    except (RecordingError, RuntimeMissingError) as error:
         refuse(str(error))
-    ok = show.demo(windows, devices, seed, fault, recording, data, as_json=as_json)
+    ok = show.demo(windows, devices, seed, fault, recording, data, runtime=interpreter, as_json=as_json)
     raise typer.Exit(0 if ok else 1)
 
 

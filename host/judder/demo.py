@@ -24,6 +24,7 @@ from judder.emulator.edge_impulse import EdgeImpulse, Mode
 from judder.emulator.machine import Machine
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
+from judder.emulator.runtime import Runtime
 from judder.queue import Queue
 from judder.records import State
 from judder.server import background
@@ -51,6 +52,7 @@ class Options:
     seed: int = 1
     fault: str | None = None
     replay: Recording | None = None
+    runtime: Runtime | None = None
 
 
 @dataclass
@@ -189,7 +191,9 @@ def _bench(options: Options, number: int, notehub: Notehub, salt: int, on_line: 
         "SESSION": "emulated",
     }
     source = options.replay or Machine.demo()
-    bench = Bench(source, notehub.send, seed=seed, salt=salt, settings=settings, on_line=on_line)
+    bench = Bench(
+        source, notehub.send, seed=seed, salt=salt, settings=settings, on_line=on_line, runtime=options.runtime
+    )
     if options.fault and options.fault != EDGE_IMPULSE_DOWN:
         faults.inject(options.fault, bench, seed)
     return bench

@@ -21,6 +21,7 @@ from judder import demo as loop
 from judder.cli_store import refuse
 from judder.emulator import faults
 from judder.emulator.recording import Recording
+from judder.emulator.runtime import Runtime
 from judder.group_commit import QueueError
 from judder.queue import FILE, Queue
 
@@ -40,6 +41,7 @@ def demo(
     replay: Recording | None,
     data: Path | None,
     *,
+    runtime: Runtime,
     as_json: bool,
 ) -> bool:
     """Run the demo with a progress display on stderr; returns whether everything was as it should be."""
@@ -54,7 +56,7 @@ def demo(
         Queue(folder).close()  # before there is a progress display, so that a refusal stays one line
     except QueueError as error:
         refuse(str(error))
-    options = loop.Options(folder, windows, devices, seed, fault, replay)
+    options = loop.Options(folder, windows, devices, seed, fault, replay, runtime)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=log
     ) as progress:
@@ -116,10 +118,13 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
             f"{report.bytes_on_air / finished.samples:.2f} bytes a sample went over the air, header and all: "
             f"{ratio:.1f} times less than float32."
         )
+    real_vm = options.runtime is not None and options.runtime.name != "cpython"
+    vm = f" on MicroPython ({options.runtime.name})" if options.runtime and real_vm else ""
     lines += [
         "",
         "Emulated: the machine, LIS3DH, Notecard, Notehub, Edge Impulse, the Swan's processor and its time.",
-        "Real and unmodified: the firmware (device/), adafruit_lis3dh, note-python, HTTP, server, SQLite, decoder.",
+        f"Real and unmodified: the firmware (device/){vm}, adafruit_lis3dh, note-python, HTTP,",
+        "server, SQLite, decoder.",
         f"The windows are in {options.data / FILE}; look at them with",
         f"  judder queue status --data {options.data}",
         f"  judder export --npz set.npz --data {options.data}",

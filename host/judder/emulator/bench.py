@@ -26,6 +26,7 @@ from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import LIS3DH, Source
 from judder.emulator.notecard import ADDRESS as NOTECARD_ADDRESS
 from judder.emulator.notecard import Notecard, NotecardI2C, Sender
+from judder.emulator.runtime import Runtime
 from judder.emulator.swan import Swan, Timing
 
 ODR_ERROR = 0.05
@@ -62,6 +63,7 @@ class Bench:
         odr_error: float | None = None,
         salt: int = 0,
         firmware: Tree | None = None,
+        runtime: Runtime | None = None,
         on_line: Callable[[str, str], None] = lambda device, line: None,
     ) -> None:
         drawn = random.Random(seed)
@@ -84,6 +86,7 @@ class Bench:
             seed=drawn.randrange(2**32) + salt,
             on_line=self._see,
             firmware=firmware,
+            runtime=runtime,
         )
         self.captured: dict[Key, Truth] = {}
         self.acknowledged: set[Key] = set()

@@ -7,8 +7,8 @@ whole board stands still while the bench works and a run depends on its seed alo
 
 import os
 import random
+import struct
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,11 +20,13 @@ from typing import Self
 from judder.board import Tree, tree
 from judder.emulator.clock import Clock
 from judder.emulator.i2c import I2CBus
+from judder.emulator.runtime import Runtime, cpython
 from judder.emulator.stream import Handler, Request, Stream, answer
 
 RTC_HZ = 32768  # the crystal behind time.monotonic_ns (circuitpython:ports/stm/peripherals/rtc.c)
 TICK_HZ = 1024  # time.sleep ends on such a tick (circuitpython:supervisor/shared/tick.c)
 CONSOLE_LINES = 200
+HEAP_READINGS = 10_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Swan:
         seed: int = 0,
         on_line: Callable[[str], None] = lambda line: None,
         firmware: Tree | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self.clock = clock
         self.bus = bus
@@ -64,6 +67,8 @@ class Swan:
         self.lines: deque[str] = deque(maxlen=CONSOLE_LINES)
         self.boots = 0
         self._random = random.Random(seed)
+        self.heap_bytes: deque[tuple[int, int]] = deque(maxlen=HEAP_READINGS)  # at each collection: before, after
+        self._runtime = runtime or cpython()
         self._firmware = firmware or tree()
         self._drive = tempfile.TemporaryDirectory(prefix="judder-swan-")
         self._partial_line = ""
@@ -101,11 +106,10 @@ class Swan:
         """Start the firmware from boot.py."""
         from_swan, swan_out = os.pipe()
         swan_in, to_swan = os.pipe()
-        interpreter = Path(__file__).with_name("interpreter.py")
         arguments = [str(swan_in), str(swan_out), str(self._firmware.device), str(self._firmware.boot)]
         with (self.drive / ".stderr").open("wb") as errors:
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(interpreter), *arguments],
+                [*self._runtime.command, *arguments],
                 cwd=self.drive,
                 stdin=subprocess.DEVNULL,
                 stderr=errors,
@@ -174,6 +178,9 @@ class Swan:
         return b""
 
     def _collect_garbage(self, request: Request) -> bytes:
+        if request.written:  # a MicroPython, which knows its heap
+            before, after = struct.unpack("<II", request.written)
+            self.heap_bytes.append((before, after))
         self.clock.charge(self.timing.gc_collect_ns)
         return b""
 

@@ -1,0 +1,198 @@
+"""Makes a real MicroPython play the board: what its VM lacks is supplied here, libraries and firmware stay as they are.
+
+Runs on MicroPython's unix port and in its wasm build. Time, random numbers, the I2C bus and the console are the
+bench's, over the stream of judder.emulator.stream; `attach` is given a function that makes one exchange on it.
+"""
+
+import builtins
+import gc
+import os
+import struct
+import sys
+
+_EIO = 5
+_PERIOD = 1 << 30  # of ticks, as on a small board
+
+_exchange = None
+_header = bytearray(6)
+_eight = bytearray(8)
+
+
+def _call(op, address=0, written=b"", read_length=0, into=None):
+    """One exchange: returns the status; `into` takes the bytes that come back.
+
+    Allocates next to nothing: the bench is not to fill the heap that the firmware is measured in.
+    """
+    struct.pack_into("<BBHH", _header, 0, ord(op), address, len(written), read_length)
+    return _exchange(_header, written, into)
+
+
+def fill(buffer, data, start):
+    """Put data[start:] into a bytearray, or into a view of an array('h')."""
+    length = len(data) - start
+    if len(buffer) == length:
+        for i in range(length):
+            buffer[i] = data[start + i]
+        return
+    for i in range(length // 2):
+        value = data[start + 2 * i] | data[start + 2 * i + 1] << 8
+        buffer[i] = value - 65536 if value > 32767 else value
+
+
+class _Shadow:
+    """A module with some of its names replaced."""
+
+    def __init__(self, module, **names):
+        self._module = module
+        for name in names:
+            setattr(self, name, names[name])
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+
+# --- time, memory, chance -----------------------------------------------------------------------------------------
+
+
+def _now_us():
+    _call("N", 0, b"", 8, _eight)
+    return int.from_bytes(_eight, "little") // 1000
+
+
+def _sleep_ms(milliseconds):
+    struct.pack_into("<Q", _eight, 0, int(milliseconds))
+    _call("S", 0, _eight)
+
+
+def _sleep(seconds):
+    _sleep_ms(seconds * 1000 + 0.5)
+
+
+def _ticks_us():
+    return _now_us() % _PERIOD
+
+
+def _ticks_ms():
+    return _now_us() // 1000 % _PERIOD
+
+
+def _ticks_diff(end, start):
+    return (end - start + _PERIOD // 2) % _PERIOD - _PERIOD // 2
+
+
+def _collect():
+    """Tell the bench the heap in use before and after: what was needed at most, and what stays."""
+    before = gc.mem_alloc()
+    gc.collect()
+    struct.pack_into("<II", _eight, 0, before, gc.mem_alloc())
+    _call("G", 0, _eight)
+
+
+def _urandom(size):
+    data = bytearray(size)
+    _call("R", 0, b"", size, data)
+    return bytes(data)
+
+
+# --- machine ------------------------------------------------------------------------------------------------------
+
+
+class _I2C:
+    def __init__(self, number, *, freq=400000):
+        _call("F", 0, freq.to_bytes(4, "little"))
+
+    def writeto(self, address, buffer, stop=True):
+        if _call("T", address, buffer):
+            raise OSError(_EIO)
+        return len(buffer)
+
+    def readfrom_into(self, address, buffer, stop=True):
+        if _call("T", address, b"", _bytes_in(buffer), buffer):
+            raise OSError(_EIO)
+
+
+def _bytes_in(buffer):
+    """A bytearray's length, or twice that of a view of an array('h')."""
+    return len(buffer) if type(buffer) is bytearray or not _is_wide(buffer) else 2 * len(buffer)
+
+
+def _is_wide(view):
+    """Whether a view's elements are 16 bits: they go beyond a byte, or take what no byte does."""
+    first = view[0]
+    try:
+        view[0] = -1
+        return view[0] == -1
+    finally:
+        view[0] = first
+
+
+class _Pin:
+    """Named by note-python."""
+
+
+class _Machine:
+    I2C = _I2C
+    Pin = _Pin
+
+    @staticmethod
+    def reset():
+        _call("Q")
+        while True:
+            _sleep_ms(1000)
+
+
+class _Uname:
+    sysname = "emulated"
+    machine = "emulated board with a real MicroPython"
+
+
+class _Digitalio:
+    """Named by adafruit_lis3dh."""
+
+    DigitalInOut = object
+
+
+def _print(*values, sep=" ", end="\n"):
+    text = sep.join([str(value) for value in values]) + end
+    _call("C", 0, text.encode())
+
+
+def attach(exchange, device):
+    """Become the board whose files are in `device`."""
+    global _exchange
+    _exchange = exchange
+    sys.path[:] = [device, device + "/lib"]
+    import time
+
+    names = {
+        "sleep": _sleep,
+        "sleep_ms": _sleep_ms,
+        "ticks_us": _ticks_us,
+        "ticks_ms": _ticks_ms,
+        "ticks_diff": _ticks_diff,
+        "time": lambda: _now_us() // 1000000,
+    }
+    sys.modules["time"] = sys.modules["utime"] = _Shadow(time, **names)  # note-python asks for utime
+    sys.modules["gc"] = _Shadow(gc, collect=_collect)
+    uname = getattr(os, "uname", _Uname)
+    sys.modules["os"] = _Shadow(os, uname=uname, urandom=_urandom)
+    sys.modules["machine"] = _Machine
+    sys.modules["digitalio"] = _Digitalio
+    builtins.print = _print
+
+
+def run(path, name):
+    """Run a file as a module called `name`."""
+    with open(path) as file:
+        exec(compile(file.read(), path, "exec"), {"__name__": name})
+
+
+def boot(boot, main):
+    """boot.py once, then main.py, as after a hard reset; what escapes main is the last thing the console shows."""
+    try:
+        run(boot, "boot")
+        run(main, "__main__")
+    except Exception as error:
+        sys.print_exception(error)
+        print("the firmware ended:", repr(error))
+        raise
