@@ -1,6 +1,6 @@
 """COBS for the Notecard's binary store: every byte XOR 0x0A, ended by a newline (note-c:n_cobs.c)."""
 
-_END = 0x0A
+from node import loops
 
 
 def max_length(length):
@@ -12,20 +12,4 @@ def encode(data, out):
     """Encode `data` into the preallocated `out`; returns the length, newline included."""
     if len(out) < max_length(len(data)):
         raise ValueError("cobs: %d bytes of room, %d needed" % (len(out), max_length(len(data))))
-    code = 1
-    code_at = 0
-    at = 1
-    for byte in data:
-        if byte:
-            out[at] = byte ^ _END
-            at += 1
-            code += 1
-            if code != 0xFF:
-                continue
-        out[code_at] = code ^ _END
-        code = 1
-        code_at = at
-        at += 1
-    out[code_at] = code ^ _END
-    out[at] = _END
-    return at + 1
+    return loops.cobs(data, len(data), out)

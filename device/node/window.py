@@ -13,7 +13,7 @@ have overflowed the FIFO between a look and the read after it, which OVRN does n
 
 from array import array
 
-from node import clock
+from node import clock, loops
 
 GAP = 1
 OVERRUN = 2
@@ -71,16 +71,7 @@ class Window:
 
     def right_justify(self, shift):
         """Turn left-justified register values into counts, and flag those at the end of the code range."""
-        counts = self.counts
-        highest = lowest = 0
-        for i in range(len(counts)):
-            count = counts[i] >> shift
-            counts[i] = count
-            if count > highest:
-                highest = count
-            elif count < lowest:
-                lowest = count
-        if highest >= (1 << 15 - shift) - 1 or lowest <= -(1 << 15 - shift):
+        if loops.right_justify(self.counts, len(self.counts), shift):
             self.flags |= SATURATED
 
     def clear(self, origin_us):

@@ -2,9 +2,15 @@
 
 import sys
 
-from tests.bench import bench_decode, bench_emulator, bench_notecard, bench_server
+from tests.bench import bench_decode, bench_device, bench_emulator, bench_notecard, bench_server
 
-BENCHES = {"decode": bench_decode, "server": bench_server, "emulator": bench_emulator, "notecard": bench_notecard}
+BENCHES = {
+    "device": bench_device,
+    "decode": bench_decode,
+    "server": bench_server,
+    "emulator": bench_emulator,
+    "notecard": bench_notecard,
+}
 
 
 def main() -> None:
