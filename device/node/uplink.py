@@ -6,10 +6,16 @@ note-python reports every trouble as a bare Exception, gives up a transfer at th
 its sequence number at 16 bits. So each attempt here starts from an empty binary store, one length check settles
 whether it holds what was sent, and the Notecard object is renewed in good time and after every failure. A window may
 thus be posted twice; its key (device, boot, sequence) makes that harmless.
+
+Its CRC-32 in plain Python costs 15 to 30 ms of a Cortex-M4 and 50 KB of garbage a transaction; the runtime's own takes
+its place, once it has shown that it computes the same.
 """
+
+from binascii import crc32
 
 import notecard
 from notecard import binary_helpers
+from notecard import notecard as note_python
 
 from node import cobs
 from node.bus import NOTECARD_ADDRESS
@@ -18,6 +24,9 @@ CARD_BINARY_SINCE = (5, 3, 1)
 CHUNK_BYTES = 4096  # of the binary store's content in one card.binary.put
 ATTEMPTS = 3
 RENEW_AFTER = 60000  # transactions; note-python's sequence number outgrows the card's 16 bits at 65536
+
+if note_python.crc32(b"123456789") == crc32(b"123456789"):
+    note_python.crc32 = crc32
 
 _HINTS = {
     401: "the token of the Notehub route and that of the server differ",
