@@ -216,13 +216,16 @@ def emulate_notecard(
     chunked: Annotated[bool, typer.Option("--chunked", help="Send bodies without Content-Length.")] = False,
     device: Annotated[str, typer.Option(help="DeviceUID.")] = "dev:864475040000001",
     version: Annotated[str, typer.Option(help="The card's firmware.")] = "notecard-8.1.3.17074",
-    connect_delay_s: Annotated[float, typer.Option(min=0, help="From hub.set to a connection.")] = 1.0,
-    latency_s: Annotated[float, typer.Option(min=0, help="Added to each web request.")] = 0.0,
+    connect_delay_s: Annotated[float, typer.Option(min=0, max=86400, help="From hub.set to a connection.")] = 1.0,
+    latency_s: Annotated[float, typer.Option(min=0, max=86400, help="Added to each web request.")] = 0.0,
     binary_max: Annotated[int, typer.Option(min=1, help="Bytes the binary store holds.")] = 130_554,
     crc: Annotated[
         bool | None, typer.Option("--crc/--no-crc", help="Checksums on replies; by default the version decides.")
     ] = None,
     echo_digits: Annotated[int, typer.Option(min=1, max=8, help="Digits of the sequence number in replies.")] = 4,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Only answer a repeated request again, do not carry it out.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Lose bytes of requests sent without pauses.")] = False,
     fault: Annotated[list[str] | None, typer.Option(help="NAME[:EVERY] of a fault, or list; may be repeated.")] = None,
     script: Annotated[Path | None, typer.Option(help="JSON lines of what happens over time; see the manual.")] = None,
@@ -239,6 +242,8 @@ def emulate_notecard(
         refuse("give one of --pty and --i2c-socket PATH")
     if link is not None and not pty:
         refuse("--link goes with --pty")
+    if not any(part.isdigit() for part in version.replace("-", ".").split(".")):
+        refuse(f"--version {version!r}: give one like notecard-8.1.3.17074")
     kind = emulate.Card(
         device=device,
         version=version,
@@ -248,24 +253,28 @@ def emulate_notecard(
         crc=crc,
         echo_digits=echo_digits,
         strict=strict,
+        replay=replay,
         faults=fault or (),
         script=script,
         trace=trace,
     )
     try:
         hub = emulate.notehub(route or (), chunked=chunked)
-        with emulate.notecard(kind, hub, i2c_socket=i2c_socket, link=link) as path:
-            typer.echo(f"ready {path}")
-            _wait_for_the_end()
+        with emulate.notecard(kind, hub, i2c_socket=i2c_socket, link=link) as running:
+            typer.echo(f"ready {running.path}")
+            _wait_for_the_end(running.ended)
     except ValueError as error:
         refuse(str(error))
     except OSError as error:
-        refuse(f"{error.filename or i2c_socket or link or 'pseudo terminal'}: {error.strerror}")
+        where = error.filename2 or error.filename or i2c_socket or link or "pseudo terminal"
+        refuse(f"{where}: {error.strerror or error}")
+    if running.error is not None:
+        typer.echo(f"judder: the emulated Notecard ended: {running.error!r}", err=True)
+        raise typer.Exit(1)
 
 
-def _wait_for_the_end() -> None:
-    """Until SIGTERM or SIGINT; ends in an ordinary way, so that nothing is left behind."""
-    ended = threading.Event()
+def _wait_for_the_end(ended: threading.Event) -> None:
+    """Until SIGTERM or SIGINT, or until it is over; ends in an ordinary way, so that nothing is left behind."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     ended.wait()

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from judder.emulator.clock import WallClock
 from judder.emulator.i2c import ADDRESS_NACK, I2CBus, Injected, Transfer
@@ -17,6 +18,7 @@ from judder.emulator.trace import json_lines, silent
 from judder.emulator.transports import I2CSocket, Pty
 
 NACK = "nack"
+ROUTE_TIMEOUT_S = 3600.0
 FAULTS = {name: kind.meaning for name, kind in faults.KINDS.items()} | {NACK: "the card does not acknowledge (I2C)"}
 
 
@@ -32,14 +34,15 @@ class Card:
     crc: bool | None = None
     echo_digits: int = ECHO_DIGITS
     strict: bool = False
+    replay: bool = False
     faults: Sequence[str] = ()
     script: Path | None = None
     trace: Path | None = None
 
 
 def notehub(routes: Sequence[str], *, chunked: bool) -> Notehub:
-    """Routes from ALIAS=URL texts. Raises ValueError."""
-    hub = Notehub(chunked=chunked)
+    """Routes from ALIAS=URL texts; the card's `seconds` decide how long an answer may take. Raises ValueError."""
+    hub = Notehub(chunked=chunked, timeout_s=ROUTE_TIMEOUT_S)
     for text in routes:
         alias, equals, url = text.partition("=")
         if not (alias and equals):
@@ -49,13 +52,16 @@ def notehub(routes: Sequence[str], *, chunked: bool) -> Notehub:
 
 
 @contextmanager
-def notecard(kind: Card, hub: Notehub, *, i2c_socket: Path | None = None, link: Path | None = None) -> Iterator[Path]:
-    """Run a card on a pseudo terminal, or on an I2C bus behind a socket; gives the path. Raises OSError, ValueError."""
+def notecard(
+    kind: Card, hub: Notehub, *, i2c_socket: Path | None = None, link: Path | None = None
+) -> Iterator[Pty | I2CSocket]:
+    """Run a card on a pseudo terminal, or on an I2C bus behind a socket. Raises OSError, ValueError."""
     with ExitStack() as stack:
         clock = WallClock()
         trace = silent
         if kind.trace is not None:
-            out = sys.stderr if str(kind.trace) == "-" else stack.enter_context(kind.trace.open("w", buffering=1))
+            out = sys.stderr if str(kind.trace) == "-" else kind.trace.open("w", buffering=1)
+            stack.callback(_close, out)
             trace = json_lines(clock, out.write)
         card = Notecard(
             clock,
@@ -68,20 +74,34 @@ def notecard(kind: Card, hub: Notehub, *, i2c_socket: Path | None = None, link: 
             checksums=kind.crc,
             echo_digits=kind.echo_digits,
             strict_input=kind.strict,
+            replay=kind.replay,
             trace=trace,
         )
         bus = I2CBus(clock, trace=trace)
         bus.attach(ADDRESS, NotecardI2C(card))
         for text in kind.faults:
-            if text.partition(":")[0] == NACK and i2c_socket is not None:
+            if text.partition(":")[0] == NACK:
+                if i2c_socket is None:
+                    raise ValueError(f"--fault {text}: only an I2C bus has it; use --i2c-socket")
                 bus.faults.append(Nack(text))
             else:
                 card.faults.append(faults.named(text))
         if kind.script is not None:
             script.run(script.load(kind.script), card)
-        transport: Pty | I2CSocket = Pty(card, link) if i2c_socket is None else I2CSocket(bus, i2c_socket)
+        if i2c_socket is None:
+            transport: Pty | I2CSocket = Pty(card, link)
+        else:
+            transport = I2CSocket(bus, i2c_socket, when_idle=card.agenda.advance, when_left=card.new_host)
+            card.send = transport.while_others_go_on(card.send)
         with transport:
-            yield transport.path
+            yield transport
+
+
+def _close(out: IO[str]) -> None:
+    """What could not be written has been told already."""
+    if out is not sys.stderr:
+        with suppress(OSError):
+            out.close()
 
 
 class Nack:
@@ -95,5 +115,7 @@ class Nack:
         self.transfers = 0
 
     def __call__(self, transfer: Transfer) -> Injected | None:
-        self.transfers += transfer.address == ADDRESS
+        if transfer.address != ADDRESS:
+            return None
+        self.transfers += 1
         return None if self.transfers % self.every else Injected(ADDRESS_NACK)

@@ -24,6 +24,7 @@ from judder.emulator.notecard.faults import (
     AnsweredInstead,
     BadStream,
     BrownOut,
+    Disconnected,
     Heartbeat,
     LostAnswer,
     LostReply,
@@ -952,8 +953,10 @@ def test_after_a_brown_out_only_the_settings_are_left():
     host.write(host.line(POST))
     host.write(b'{"req":"card.ver')
     host.card.brown_out()
-    assert host.bus.transfer(Transfer(ADDRESS, b"\1\n", 0)) == (DATA_NACK, b"")
-    assert host.bus.transfer(Transfer(ADDRESS, b"", 4)) == (ACK, b"\xff" * 4)
+    assert host.bus.transfer(Transfer(ADDRESS, b"\1\n", 0)) == (ADDRESS_NACK, b"")
+    assert host.bus.transfer(Transfer(ADDRESS, b"", 4)) == (ADDRESS_NACK, b"")
+    host.card.feed(b'{"req":"card.version"}\n')  # serial: nobody listens
+    assert host.card.available() == 0
     host.clock.sleep(SECOND)
     host.drain()
     assert token(host.ask(req="card.time")) == "{no-time}"
@@ -1165,6 +1168,27 @@ def test_note_python_uploads(host, note_python):
     assert lines == ["3072"]
     expected = WebRequest("POST", "ingest", "/ingest", "application/octet-stream", bytes(range(256)) * 12, "L")
     assert host.server.requests == [expected]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [AnsweredInstead(503), LostAnswer(), BrownOut(skip=1), Disconnected(skip=1), LostReply(skip=2), BadStream(skip=1)],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_note_python_s_upload_comes_through(host, note_python, fault):
+    """It repeats the fragment that failed, up to 20 times."""
+    host.card.faults.append(fault)
+    sent = 'upload.upload(card, data, "ingest", "/x", max_chunk_size=1200)["bytes_uploaded"]'
+    lines = note_python(
+        host, f"print({sent})" if not isinstance(fault, BadStream) else f"print(attempt(lambda: {sent}))"
+    )
+    assert fault.hits == 1
+    if isinstance(fault, BadStream):
+        assert lines in (["3072"], ["Failed to stage binary data after retries."])
+    else:
+        assert lines == ["3072"]
+    if lines == ["3072"]:
+        assert {request.body for request in host.server.requests} == {bytes(range(256)) * 12}
 
 
 def test_note_python_gives_up_at_a_bad_stream_until_the_store_is_reset(host, note_python):

@@ -59,9 +59,9 @@ def test_note_python_does_everything_unharmed(http_server, tmp_path, script, ver
     card = emulate.Card(connect_delay_s=0, crc=crc, script=script, trace=tmp_path / "trace.jsonl")
     routes = emulate.notehub([f"ingest={http_server.url}"], chunked=crc)
     place = {"link": tmp_path / "card"} if transport == "pty" else {"i2c_socket": tmp_path / "card"}
-    with emulate.notecard(card, routes, **place) as path:
+    with emulate.notecard(card, routes, **place) as running:
         ended = subprocess.run(
-            [sys.executable, str(PROGRAM), transport, str(path)],
+            [sys.executable, str(PROGRAM), transport, str(running.path)],
             env=os.environ | {"PYTHONPATH": search_path(version), "NOTECARD_SERIAL_LOCK_PATH": str(tmp_path / "lock")},
             capture_output=True,
             text=True,

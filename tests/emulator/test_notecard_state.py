@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.emulator.notecard_host import MS, SECOND, Host
 
-from judder.emulator.notecard import WebResponse, script
+from judder.emulator.notecard import WebResponse, faults, script
 from judder.emulator.notecard.twin import Event, Firmware, Inbound
 from judder.emulator.notecard.vocabulary import VOCABULARY
 from judder.emulator.trace import json_lines
@@ -131,7 +132,6 @@ def test_a_request_that_was_refused_changed_nothing(host):
     assert host.ask(req="file.stats") == {"total": 0, "changes": 0, "sync": False}
 
 
-members_of = {name: sorted(entry.members) for name, entry in VOCABULARY.items()}
 values = st.one_of(
     st.booleans(),
     st.integers(-2, 2**33),
@@ -143,10 +143,35 @@ values = st.one_of(
 )
 
 
+def of_kind(kind):
+    """Values that a member of this kind may have."""
+    if isinstance(kind, tuple):
+        return st.sampled_from(kind)
+    texts = st.sampled_from(
+        ["x.qi", "x.qo", "x.db", "x.dbx", "?", "1", "a", "YQ==", "arm,files", "watchdog", "-all", "9999"]
+    )
+    bodies = st.dictionaries(
+        st.sampled_from("ab"), st.one_of(st.integers(11, 14), st.just("9"), st.booleans()), max_size=2
+    )
+    by_type = {
+        str: texts,
+        int: st.integers(-2, 9) | st.integers(-(2**70), 2**70),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        bool: st.booleans(),
+        dict: bodies,
+        list: st.lists(st.sampled_from(["x.qi", "x.db", "a", 1, None]), min_size=1, max_size=2),
+    }
+    return st.one_of([by_type[one] for one in get_args(kind) or (kind,)])
+
+
 @st.composite
 def requests(draw):
     name = draw(st.sampled_from(sorted(VOCABULARY.keys() - {"card.binary.put", "card.binary.get"})))
-    members = draw(st.dictionaries(st.sampled_from(members_of[name] or ["text"]), values, max_size=4))
+    known = VOCABULARY[name].members
+    fitting = {member: st.one_of(of_kind(kind), of_kind(kind), values) for member, kind in known.items()}
+    wanted = draw(st.lists(st.sampled_from(sorted(known) or ["text"]), max_size=5, unique=True))
+    wanted = {*wanted, *VOCABULARY[name].needs}
+    members = {member: draw(fitting.get(member, values)) for member in wanted}
     return {draw(st.sampled_from(["req", "req", "req", "cmd"])): name, **members}
 
 
@@ -162,6 +187,7 @@ def test_any_requests_get_one_reply_each_and_commands_none(sequence):
         assert host.read_message(0) == b""
     host.ask(req="hub.set", mode="continuous")
     assert host.ask(req="card.version")["version"] == host.card.version
+    assert not host.card.bugs
 
 
 # --- link -------------------------------------------------------------------------------------------------------------
@@ -567,19 +593,20 @@ def test_a_host_that_goes_silent_is_pulsed_each_time(host):
     for _ in range(10):
         host.clock.sleep(50 * SECOND)
         host.ask(req="card.version")
-    assert host.card.attn.pulses == []
+    assert not host.card.attn.pulses
     heard = host.clock.now_ns()
     host.clock.sleep(190 * SECOND)
-    host.card.advance()
+    host.card.agenda.advance()
     pulses = host.card.attn.pulses
+    pulses = list(pulses)
     assert len(pulses) == 3
     assert pulses[0] - heard == pytest.approx(60 * SECOND, abs=SECOND)
     assert pulses[2] - pulses[1] == 60 * SECOND
     assert host.ask(req="card.attn")["files"] == ["watchdog"]
     host.ask(req="card.attn", off=True)
     host.clock.sleep(MINUTE * 5)
-    host.card.advance()
-    assert len(pulses) == 3
+    host.card.agenda.advance()
+    assert len(host.card.attn.pulses) == 3
 
 
 def test_a_host_can_leave_itself_a_message(host):
@@ -624,6 +651,7 @@ def test_restore_empties_the_card_and_with_delete_its_settings(host):
     host.ask(req="card.restore", delete=True)
     host.clock.sleep(2 * SECOND)
     assert "product" not in host.ask(req="hub.get")
+    host.ask(req="hub.set", product="com.example:x")
     assert host.card.link.mode == "periodic"
 
 
@@ -748,3 +776,165 @@ def test_the_same_talk_leaves_the_same_trace():
     (post,) = [record for record in records if record["what"] == "post"]
     assert (post["name"], post["bytes"], post["md5"]) == ("/x", 3, hashlib.md5(b"abc").hexdigest())
     assert all(list(record)[:2] == ["t_s", "what"] for record in records)
+
+
+# --- what a second reader broke ---------------------------------------------------------------------------------------
+
+
+def test_a_request_that_the_emulator_fails_at_is_answered(host):
+    def fail(request):
+        raise RuntimeError("boom")
+
+    host.card.send = fail
+    assert "boom" in host.ask(POST)["err"]
+    assert len(host.card.bugs) == 1
+    assert "version" in host.ask(req="card.version")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"req": "note.changes", "file": "x.db", "max": -1},
+        {"req": "note.changes", "file": "x.db", "max": 2**64},
+        {"req": "note.template", "file": "x.qo", "body": json.loads('{"a":' * 700 + "1" + "}" * 700)},
+        {"req": "note.template", "file": "x.qo", "body": {"a": "9" * 5000}},
+        {"req": "card.attn", "mode": "arm,files", "files": [1, {}]},
+        {"req": "env.get", "names": [{}, 3]},
+        {"req": "file.changes", "files": [{}]},
+        {"req": "hub.set", "inbound": 2**50, "mode": "periodic"},
+        {"req": "web.post", "route": "r", "seconds": 2**60},
+        {"req": "note.add", "body": {"a": 1e308 * 10}},
+    ],
+    ids=lambda request: request["req"],
+)
+def test_odd_values_are_answered(host, request_):
+    host.ask(req="note.add", file="x.db", note="1", body={})
+    text = json.dumps(request_)
+    host.write(text.encode() + b"\n")
+    assert isinstance(json.loads(host.read_message()), dict)
+    assert not host.card.bugs
+    assert "version" in host.ask(req="card.version")
+
+
+def test_what_is_due_happens_as_of_its_time_however_late_somebody_looks():
+    host = Host(online=False, connect_delay_ns=SECOND)
+    host.ask(req="hub.set", mode="periodic", on=True, seconds=300)
+    host.ask(POST | {"async": True})
+    host.clock.sleep(400 * SECOND)
+    host.ask(req="card.version")
+    assert len(host.server.requests) == 1
+
+
+@pytest.mark.parametrize("mode", ["periodic", "minimum"])
+def test_firmware_downloads_in_every_mode_with_a_network(mode):
+    host = Host(online=False, connect_delay_ns=SECOND)
+    host.ask(req="hub.set", mode=mode)
+    host.card.twin.offer(Firmware("app.bin", IMAGE))
+    host.ask(req="hub.sync")
+    host.clock.sleep(MINUTE)
+    assert host.ask(req="dfu.status")["mode"] == "ready"
+
+
+def test_a_download_that_a_mode_without_network_cut_short_starts_anew(host):
+    assert offered(host)["mode"] == "downloading"
+    host.ask(req="hub.set", mode="off")
+    host.clock.sleep(MINUTE)
+    assert host.ask(req="dfu.status")["mode"] == "idle"
+    host.ask(req="hub.set", mode="continuous")
+    host.clock.sleep(MINUTE)
+    assert host.ask(req="dfu.status")["mode"] == "ready"
+
+
+def test_dfu_mode_twice_still_ends_in_the_mode_before(host):
+    for mode in ("dfu", "dfu", "dfu-completed"):
+        host.ask(req="hub.set", mode=mode)
+    assert host.ask(req="hub.get")["mode"] == "continuous"
+
+
+def test_a_fresh_card_syncs_once_it_has_a_product():
+    host = Host(online=False, connect_delay_ns=SECOND)
+    host.clock.sleep(MINUTE)
+    assert error(host.ask(req="card.time"))[1] == ["{no-time}"]
+    host.ask(req="hub.set", product="com.example:pump")
+    host.clock.sleep(2 * SECOND)
+    assert host.ask(req="card.time")["time"] > 0
+
+
+def test_watchdog_and_arm_have_timers_of_their_own(host):
+    host.ask(req="card.attn", mode="watchdog", seconds=60)
+    host.ask(req="card.attn", mode="arm", seconds=30)
+    host.clock.sleep(31 * SECOND)
+    assert host.ask(req="card.attn")["files"] == ["timeout"]
+    assert not host.card.attn.pulses
+    host.ask(req="card.attn", mode="disarm,-all")
+    host.clock.sleep(10 * MINUTE)
+    host.card.agenda.advance()
+    assert not host.card.attn.pulses
+
+
+def test_a_repetition_is_one_only_for_a_while_and_for_the_same_program(host):
+    line = host.line({"req": "echo"})
+    for pause_s, executed in ((0, 1), (100, 1), (200, 2)):
+        host.clock.sleep(pause_s * SECOND)
+        host.write(line)
+        host.read_message()
+        assert host.card.executed["echo"] == executed
+    host.card.new_host()
+    host.write(line)
+    assert host.card.executed["echo"] == 3
+
+
+def test_a_host_that_never_reads_does_not_fill_the_memory(host):
+    for _ in range(3000):
+        host.card.feed(b'{"req":"echo"}\n')
+    assert len(host.card._messages) == 1000
+    host.clock.sleep(MINUTE)
+    while host.read_message(0):
+        pass
+    host.card.link.set_mode("off")
+    for _ in range(100):
+        host.ask(POST | {"async": True})
+    assert "100 web requests are waiting" in host.ask(POST | {"async": True})["err"]
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["lost-reply", "wrong-crc"],
+        ["wrong-crc", "lost-reply"],
+        ["lost-reply", "not-json"],
+        ["short", "altered"],
+        ["altered"],
+    ],
+    ids="+".join,
+)
+def test_faults_go_together(kinds):
+    host = Host()
+    host.card.faults = [faults.named(f"{kind}:1") for kind in kinds]
+    for data in (b"A", b"", b"\0\0", b"hello" * 100):
+        host.write(b'{"cmd":"card.binary.put","cobs":%d}\n' % max(1, len(data)))
+        host.write(data + b"\n")
+        host.write(host.line(POST))
+        host.read_message(SECOND)
+    host.card.faults.clear()
+    host.drain()
+    assert "version" in host.ask(req="card.version")
+    assert not host.card.bugs
+
+
+def test_a_fault_strikes_each_n_th_time():
+    fault = faults.named("lost-reply:3")
+    assert [fault.strikes() for _ in range(7)] == [False, False, True, False, False, True, False]
+
+
+def test_the_trace_has_every_line_and_is_json(host):
+    lines = []
+    host.card.trace = json_lines(host.clock, lines.append)
+    host.card.faults.append(faults.Heartbeat())
+    host.ask(POST)
+    host.read_message()
+    host.put(b"abc")
+    host.ask(req="card.binary.get")
+    records = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert any("heartbeat" in record.get("line", "") for record in records)
+    assert any(record["what"] == "stream out" and record["bytes"] == 4 for record in records)

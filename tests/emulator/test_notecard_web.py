@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from judder.emulator.clock import VirtualClock
 from judder.emulator.notecard import Notecard
+from judder.emulator.notecard.faults import LostAnswer
 from judder.emulator.notecard.link import WebResponse
 
 
@@ -28,7 +29,7 @@ class Card:
 
     def ask(self, request):
         self.core.feed(json.dumps(request).encode() + b"\n")
-        self.clock.sleep(10**9)
+        self.clock.sleep(2 * 10**9)
         return json.loads(self.core.read(self.core.available()))
 
 
@@ -108,9 +109,30 @@ def test_a_fragment_whose_md5_does_not_fit_is_refused(card):
     assert not card.core.fragments
 
 
-def test_a_card_that_loses_power_forgets_fragments(card):
-    first, second, _ = fragments(bytes(90), 30)
+@pytest.mark.parametrize("trouble", ["503", "lost answer", "brown-out"])
+def test_an_upload_whose_fragment_fails_goes_on_with_that_fragment(card, trouble):
+    """Fragments are Notehub's until it has delivered them; note-python's upload() repeats the one that failed."""
+    first, second, third = fragments(bytes(range(90)), 30)
     card.ask(first)
-    card.core.restart()
-    card.clock.sleep(10**9)
-    assert "err" in card.ask(second)
+    card.ask(second)
+    if trouble == "503":
+        card.response = WebResponse(503)
+        assert card.ask(third)["result"] == 503
+        card.response = WebResponse(200)
+    elif trouble == "lost answer":
+        card.core.faults.append(LostAnswer())
+        assert "{timeout}" in card.ask(third | {"seconds": 1})["err"]
+    else:
+        card.core.restart()
+        card.clock.sleep(10**9)
+        assert card.ask(second) == {"result": 200}
+    assert card.ask(third)["result"] == 200
+    assert {sent.body for sent in card.requests} == {bytes(range(90))}
+    assert not card.core.fragments
+
+
+def test_only_so_many_uploads_are_unfinished_at_once(card):
+    for number in range(40):
+        first, *_ = fragments(bytes(90), 30, name=f"/{number}")
+        card.ask(first)
+    assert len(card.core.fragments) == 16

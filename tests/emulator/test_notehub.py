@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -108,3 +109,79 @@ def test_a_route_needs_a_url(url):
 )
 def test_a_route_s_path_and_the_request_s_name_make_the_target(url, name, expected):
     assert target(urlsplit(url), name) == expected
+
+
+@pytest.mark.parametrize("port", [0, 99999])
+def test_a_route_needs_a_port_that_there_can_be(port):
+    with pytest.raises(ValueError, match="is no URL"):
+        Notehub({"ingest": f"http://127.0.0.1:{port}/"})
+
+
+class Odd:
+    """A server that answers by hand: bytes, with pauses in between."""
+
+    def __init__(self, *parts):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.parts = parts
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self):
+        client, _ = self.listener.accept()
+        with client, suppress(ConnectionError):
+            client.recv(65536)
+            for part in self.parts:
+                if isinstance(part, bytes):
+                    client.sendall(part)
+                elif self.over.wait(part):
+                    return
+
+    def close(self):
+        self.over.set()
+        self.thread.join()
+        self.listener.close()
+
+
+@pytest.fixture
+def odd():
+    servers = []
+
+    def make(*parts):
+        servers.append(Odd(*parts))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_an_answer_that_breaks_off_is_trouble(odd):
+    server = odd(HEAD % 100 + b"0123456789")
+    assert Notehub({"ingest": server.url}).send(post()).status == 502
+
+
+def test_large_answers_come_whole_and_larger_ones_not_at_all(http_server):
+    hub = Notehub({"ingest": http_server.url})
+    http_server.reply = (200, bytes(130_554))
+    assert hub.send(post()).body == bytes(130_554)
+    http_server.reply = (200, bytes((1 << 20) + 1))
+    assert hub.send(post()).status == 502
+
+
+def test_a_card_that_waits_less_than_the_route_gets_no_answer(odd):
+    server = odd(30.0)
+    with pytest.raises(TimeoutError):
+        Notehub({"ingest": server.url}).send(post(seconds=1))
+
+
+def test_a_dripping_answer_is_over_in_time(odd):
+    server = odd(HEAD % 1000, *[b"x", 0.1] * 100)
+    with pytest.raises(TimeoutError):
+        Notehub({"ingest": server.url}).send(post(seconds=1))
+    dripping = odd(HEAD % 1000, *[b"x", 0.1] * 100)
+    assert Notehub({"ingest": dripping.url}, timeout_s=0.5).send(post()).status == 504

@@ -9,7 +9,7 @@ import pytest
 from judder.board import Tree, tree
 from judder.emulator.clock import VirtualClock
 from judder.emulator.i2c import I2CBus
-from judder.emulator.stream import Stream, answer
+from judder.emulator.stream import Stream, carry_out
 from judder.emulator.swan import RTC_HZ, Swan, SwanCrashError, Timing
 
 STEADY = Timing(stall_probability=0.0)
@@ -20,6 +20,9 @@ class Echo:
 
     def __init__(self):
         self.held = b""
+
+    def answers(self):
+        return True
 
     def write(self, data, byte_ns):
         self.held = data
@@ -249,7 +252,7 @@ def test_the_stream_knows_transfer_probe_reset_and_refuses_the_rest():
         for part in (header[:3], header[3:] + written):  # requests may arrive in pieces
             os.write(client_out, part)
         request = stream.request()
-        answer(stream, request, bus, {})
+        stream.reply(*carry_out(request, bus, {}))
         return os.read(client_in, 1000)
 
     assert ask("T", 0x42, b"ab", 4) == b"\0\4\0abab"

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import textwrap
 import threading
-from contextlib import contextmanager
+import time
+import zlib
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -276,7 +278,7 @@ def test_the_command_s_faults_strike(tmp_path):
     with command("--pty", "--link", tmp_path / "card", "--fault", "not-json:2") as path:
         fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
         lines = talk(fd, b'{"req":"echo"}\n' * 4, 4).splitlines()
-        assert lines == [b"~?!", b"{}", b"~?!", b"{}"]
+        assert lines == [b"{}", b"~?!", b"{}", b"~?!"]
         os.close(fd)
 
 
@@ -313,7 +315,7 @@ def test_the_command_says_ready_and_leaves_nothing_behind(tmp_path, kind):
         (("--pty", "--fault", "gremlins"), "gremlins is no fault of a Notecard: badbin"),
         (("--pty", "--fault", "badbin:0"), "behind the colon goes a number"),
         (("--i2c-socket", "card", "--fault", "nack:x"), "behind the colon goes a number"),
-        (("--pty", "--fault", "nack"), "nack is no fault of a Notecard"),
+        (("--pty", "--fault", "nack"), "only an I2C bus has it; use --i2c-socket"),
         (("--pty", "--script", "/nowhere/script"), "/nowhere/script: No such file"),
         (("--pty", "--trace", "/nowhere/trace"), "/nowhere/trace: No such file"),
     ],
@@ -349,3 +351,151 @@ def test_the_manual_names_every_option_and_request():
         prefix, _, name = request.partition(".")
         assert request in words or {name, f".{name.rpartition('.')[2]}"} & words, request
         assert any(word.startswith(prefix) for word in words)
+
+
+# --- what a second reader broke ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["--pty", "--i2c-socket"])
+def test_an_asynchronous_request_is_sent_in_real_time_too(http_server, tmp_path, kind):
+    arguments = ["--pty", "--link", tmp_path / "c"] if kind == "--pty" else ["--i2c-socket", tmp_path / "c"]
+    arguments += ["--connect-delay-s", 0, "--route", f"r={http_server.url}"]
+    requests = [{"req": "hub.set", "mode": "continuous"}, {"req": "web.post", "route": "r", "async": True}]
+    with command(*arguments) as path:
+        if kind == "--pty":
+            fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+            talk(fd, b"".join(json.dumps(request).encode() + b"\n" for request in requests), 2)
+        else:
+            with Client(path) as client:
+                assert [client.ask(request) for request in requests] == [{}, {}]
+        give_up = time.monotonic() + 10
+        while not http_server.requests:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        if kind == "--pty":
+            os.close(fd)
+
+
+def test_a_web_request_that_takes_long_stops_nobody_else_on_the_bus(tmp_path):
+    server = socket.create_server(("127.0.0.1", 0))  # accepts, never answers
+    routes = ["--route", f"r=http://127.0.0.1:{server.getsockname()[1]}", "--connect-delay-s", 0]
+    with command("--i2c-socket", tmp_path / "i2c", *routes) as path, Client(path) as one, Client(path) as other:
+        one.ask({"req": "hub.set", "mode": "continuous"})
+        line = b'{"req":"web.post","route":"r","seconds":3}\n'
+        one.socket.sendall(struct.pack("<BBHH", ord("T"), ADDRESS, len(line) + 1, 0) + bytes([len(line)]) + line)
+        accepted, _ = server.accept()
+        started = time.monotonic()
+        assert other.call("T", 0x18) == (1, b"")
+        assert other.call("T", ADDRESS, b"\0\0", 2) == (0, b"\0\0")  # the Notecard is busy: nothing to read
+        assert time.monotonic() - started < 2
+        assert one.exactly(3) == b"\0\0\0"
+    accepted.close()
+    server.close()
+
+
+def test_a_client_that_does_not_read_stops_nobody_else(i2c):
+    with Client(i2c.path) as deaf, Client(i2c.path) as other:
+        deaf.socket.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                deaf.socket.send(struct.pack("<BBHH", ord("T"), 0x18, 0, 0) * 100)
+        assert other.call("T", 0x18) == (1, b"")
+
+
+def test_a_serial_client_that_does_not_read_is_heard_no_more_until_it_does(card):
+    with Pty(card) as running:
+        fd = os.open(running.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        line = b'{"req":"echo","text":"%s"}\n' % (b"x" * 900)
+        give_up = time.monotonic() + 0.5
+        sent = 0
+        while time.monotonic() < give_up:
+            with suppress(BlockingIOError):
+                sent += os.write(fd, line[sent % len(line) :])
+        assert len(running._outgoing) < 200_000
+        assert len(card._messages) <= 1000
+        os.close(fd)
+
+
+def test_two_emulators_do_not_take_each_other_s_path(tmp_path):
+    with command("--i2c-socket", tmp_path / "i2c") as path:
+        ended = subprocess.run(
+            [sys.executable, "-m", "judder", "emulate", "notecard", "--i2c-socket", path],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (ended.returncode, "in use" in ended.stderr) == (2, True)
+        with Client(path) as client:
+            assert "version" in client.ask({"req": "card.version"})
+    with command("--pty", "--link", tmp_path / "card"):
+        with command("--pty", "--link", tmp_path / "card") as second:
+            pass
+        assert second == str(tmp_path / "card")
+    assert not os.path.lexists(tmp_path / "card")
+
+
+def test_a_link_that_is_something_else_is_named(tmp_path):
+    (tmp_path / "file").write_text("keep")
+    for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / ("x" * 120), "too long")):
+        option = "--link" if path.name == "file" else "--i2c-socket"
+        kind = ["--pty"] if option == "--link" else []
+        ended = subprocess.run(
+            [sys.executable, "-m", "judder", "emulate", "notecard", *kind, option, path],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert str(path) in ended.stderr
+        assert reason in ended.stderr
+    assert (tmp_path / "file").read_text() == "keep"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_card_that_cannot_go_on_ends_the_command_and_says_why(tmp_path):
+    arguments = ["--pty", "--link", tmp_path / "c", "--trace", "/dev/full"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "judder", "emulate", "notecard", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child.stdout.readline()
+    fd = os.open(tmp_path / "c", os.O_RDWR | os.O_NOCTTY)
+    os.write(fd, b'{"req":"card.version"}\n')
+    _, errors = child.communicate(timeout=20)
+    os.close(fd)
+    assert child.returncode == 1
+    assert "the emulated Notecard ended" in errors
+    assert "No space left" in errors
+
+
+def test_the_same_program_run_again_is_no_repetition(http_server, tmp_path):
+    line = b'{"req":"web.post","route":"r"}'
+    sealed = line[:-1] + b',"crc":"0000:%08X"}\n' % zlib.crc32(line)
+    with command("--pty", "--link", tmp_path / "c", "--connect-delay-s", 0, "--route", f"r={http_server.url}") as path:
+        fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        talk(fd, b'{"req":"hub.set","mode":"continuous"}\n')
+        for _ in range(3):
+            talk(fd, sealed)
+        os.close(fd)
+    assert len(http_server.requests) == 3
+
+
+def test_the_manual_s_example_runs(http_server, tmp_path):
+    manual = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
+    example = re.search(r"```python\n(card = notecard\.OpenSerial.*?)```", manual, re.DOTALL)[1]
+    http_server.reply = (200, b"{}")
+    with command("--pty", "--link", tmp_path / "card", "--route", f"ingest={http_server.url}"):
+        ended = subprocess.run(
+            [sys.executable, "-c", "import time, notecard, serial\n" + example],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert [(path, body) for path, _, body in http_server.requests] == [("/hello", b'{"n":1}')]

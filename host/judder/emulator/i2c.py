@@ -22,6 +22,9 @@ FAST_HZ = 400_000
 class Chip(Protocol):
     """Something with an I2C address. The clock stands at the first data byte when a method is called."""
 
+    def answers(self) -> bool:
+        """Whether it acknowledges its address; False while it has no power."""
+
     def write(self, data: bytes, byte_ns: int) -> bool:
         """Take the bytes of one write; False refuses them (data NACK)."""
 
@@ -91,7 +94,7 @@ class I2CBus:
                 return self._inject(transfer, injected)
         chip = self.chips.get(transfer.address)
         self.clock.charge(11 * self._bit_ns())
-        if chip is None:
+        if chip is None or not chip.answers():
             return ADDRESS_NACK, b""
         return self._run(chip, transfer)
 

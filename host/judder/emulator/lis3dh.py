@@ -208,6 +208,9 @@ class LIS3DH:
 
     # --- the bus ------------------------------------------------------------------------------------------------
 
+    def answers(self) -> bool:
+        return True
+
     def write(self, data: bytes, byte_ns: int) -> bool:
         self._pointer, self._auto = data[0] & 0x7F, bool(data[0] & 0x80)
         for offset, value in enumerate(data[1:], start=1):

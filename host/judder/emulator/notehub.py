@@ -1,13 +1,14 @@
 """Emulated Notehub: proxy routes that turn a card's web request into a real HTTP request.
 
 How Notehub joins a route's URL and the request's `name`, and what it says about a server that does not answer, is
-assumed [unverified]: base path kept, 502 when the server cannot be reached or breaks off, 504 when it takes too long.
-Redirects are not followed.
+assumed [unverified]: base path kept, 502 when the server cannot be reached or breaks off, 504 when it takes longer than
+the route allows. A card that waits less long than that gets no answer (TimeoutError). Redirects are not followed.
 """
 
 import http.client
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from judder.emulator.notecard.link import WebRequest, WebResponse
 
 TIMEOUT_S = 10.0  # wall time: the server is a real one
-RESPONSE_LIMIT = 8192
+RESPONSE_LIMIT = 1 << 20
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _CHUNK = 4096
 
@@ -59,7 +60,7 @@ class Notehub:
     def add_route(self, alias: str, url: str, headers: Mapping[str, str] | None = None) -> None:
         """Make `alias` lead to `url`. Raises ValueError for a URL that is none or leads elsewhere than allowed."""
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _port_is_right(parts):
             raise ValueError(f"route {alias!r}: {url!r} is no URL: give one like http://127.0.0.1:8080/")
         if self.loopback_only and parts.hostname not in LOOPBACK:
             raise ValueError(
@@ -83,19 +84,24 @@ class Notehub:
             response = self._exchange(route, request)
             answered = True
         except TimeoutError:
+            if request.seconds < self.timeout_s:
+                raise
             response = _trouble(504, f"no answer from {route.url.netloc} within {self.timeout_s} s")
         except (OSError, http.client.HTTPException) as error:
             response = _trouble(502, f"{route.url.netloc}: {error or type(error).__name__}")
-        with self._lock:
-            self.posts += 1
-            self.unanswered += not answered
-            self.bytes_posted += len(request.body)
+        finally:
+            with self._lock:
+                self.posts += 1
+                self.unanswered += not answered
+                self.bytes_posted += len(request.body)
         return response
 
     def _exchange(self, route: Route, request: WebRequest) -> WebResponse:
         secure = route.url.scheme == "https"
         connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = connect(route.url.hostname or "", route.url.port, timeout=self.timeout_s)
+        timeout_s = min(self.timeout_s, request.seconds)
+        deadline_s = time.monotonic() + timeout_s
+        connection = connect(route.url.hostname or "", route.url.port, timeout=timeout_s)
         headers = {"Content-Type": request.content, **route.headers}
         if request.label:
             headers["X-Notecard-Label"] = request.label
@@ -103,9 +109,36 @@ class Notehub:
         try:
             connection.request(request.method, target(route.url, request.name), body, headers)
             answer = connection.getresponse()
-            return WebResponse(answer.status, answer.read(RESPONSE_LIMIT + 1))
+            return WebResponse(answer.status, _read(connection, answer, deadline_s))
         finally:
             connection.close()
+
+
+def _read(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse, deadline_s: float) -> bytes:
+    """The body. Raises TimeoutError at the deadline, HTTPException when it breaks off or is too long."""
+    body = b""
+    while not answer.isclosed():
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        if connection.sock is not None:
+            connection.sock.settimeout(left_s)
+        part = answer.read1(_CHUNK)
+        body += part
+        if len(body) > RESPONSE_LIMIT:
+            raise http.client.HTTPException(f"the answer exceeds {RESPONSE_LIMIT} bytes")
+        if not part:
+            break
+    if answer.length:
+        raise http.client.IncompleteRead(body, answer.length)
+    return body
+
+
+def _port_is_right(url: SplitResult) -> bool:
+    try:
+        return url.port != 0
+    except ValueError:
+        return False
 
 
 def target(url: SplitResult, name: str) -> str:

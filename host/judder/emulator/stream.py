@@ -7,7 +7,7 @@ probe) and `X` (bus reset); status 0 ACK, 1 address NACK, 2 data NACK. Further o
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -63,14 +63,13 @@ class Stream:
         return True
 
 
-def answer(stream: Stream, request: Request, bus: I2CBus, own_ops: dict[int, Handler]) -> None:
-    """Carry out one request on the bus, or by one of the ops of the emulated Swan."""
+def carry_out(request: Request, bus: I2CBus, own_ops: Mapping[int, Handler]) -> tuple[int, bytes]:
+    """One request on the bus, or by one of the ops of the emulated Swan: the status and bytes to reply."""
     if request.op == ord("T"):
-        stream.reply(*bus.transfer(Transfer(request.address, request.written, request.read_length)))
-    elif request.op == ord("X"):
+        return bus.transfer(Transfer(request.address, request.written, request.read_length))
+    if request.op == ord("X"):
         bus.reset()
-        stream.reply(ACK)
-    elif request.op in own_ops:
-        stream.reply(ACK, own_ops[request.op](request))
-    else:
-        stream.reply(UNKNOWN_OP)
+        return ACK, b""
+    if request.op in own_ops:
+        return ACK, own_ops[request.op](request)
+    return UNKNOWN_OP, b""

@@ -21,7 +21,7 @@ from judder.board import Tree, tree
 from judder.emulator.clock import Clock
 from judder.emulator.i2c import I2CBus
 from judder.emulator.runtime import Runtime, cpython
-from judder.emulator.stream import Handler, Request, Stream, answer
+from judder.emulator.stream import Handler, Request, Stream, carry_out
 
 RTC_HZ = 32768  # the crystal behind time.monotonic_ns (circuitpython:ports/stm/peripherals/rtc.c)
 TICK_HZ = 1024  # time.sleep ends on such a tick (circuitpython:supervisor/shared/tick.c)
@@ -144,7 +144,7 @@ class Swan:
             raise SwanCrashError(self._last_words())
         if request.op == ord("T"):
             self._charge_bus_call()
-        answer(self._stream, request, self.bus, self._ops)
+        self._stream.reply(*carry_out(request, self.bus, self._ops))
         if self._reset_wanted:
             self.power_off()
             self.power_on()

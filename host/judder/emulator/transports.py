@@ -1,7 +1,8 @@
 """The emulated Notecard for programs that we did not write: on a pseudo terminal, and on an I2C bus behind a socket.
 
 Time is the wall clock's: such programs sleep for real. Serial gives messages one right behind the other; I2C gives
-them one at a time. The socket speaks the stream of `judder.emulator.stream`, several clients share one bus.
+them one at a time. The socket speaks the stream of `judder.emulator.stream`, several clients share one bus. `ended` is
+set when serving had to end; `error` says why.
 """
 
 import os
@@ -9,18 +10,25 @@ import pty
 import select
 import socket
 import threading
+import time
 import tty
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from judder.emulator.i2c import I2CBus
-from judder.emulator.notecard import Notecard
-from judder.emulator.stream import Stream, answer
+from judder.emulator.notecard import Notecard, Sender, WebRequest, WebResponse
+from judder.emulator.stream import Stream, carry_out
+
+T = TypeVar("T")
 
 _CHUNK = 4096
 _TICK_S = 0.005  # how often a reply that is not due yet is looked for
+_IDLE_S = 0.05
+_UNREAD = 65536  # bytes that wait for a client; until it reads them, no more is heard of it
+_STOP_S = 1.0  # for a web request that is still going on
 
 
 class Pty:
@@ -33,8 +41,10 @@ class Pty:
     def __init__(self, card: Notecard, link: Path | None = None) -> None:
         self._card = card
         self._link = link
+        self.ended = threading.Event()
+        self.error: Exception | None = None
         self._outgoing = bytearray()
-        self._ended = False
+        self._stopped = False
         self._master, self._slave = pty.openpty()  # ours stays open: a client may close and open it again
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
@@ -46,8 +56,8 @@ class Pty:
 
     def __enter__(self) -> Self:
         if self._link is not None:
-            if self._link.is_symlink():
-                self._link.unlink()
+            if self._link.is_symlink() and str(self._link.readlink()).startswith("/dev/pts/"):
+                self._link.unlink()  # left behind by one that was killed
             self._link.symlink_to(os.ttyname(self._slave))
         self._thread.start()
         return self
@@ -55,48 +65,69 @@ class Pty:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended = True
-        self._thread.join()
+        self._stopped = True
+        self._thread.join(_STOP_S)
+        if self._link is not None and self._link.is_symlink() and str(self._link.readlink()) == os.ttyname(self._slave):
+            self._link.unlink()
         os.close(self._master)
         os.close(self._slave)
-        if self._link is not None:
-            self._link.unlink(missing_ok=True)
 
     def _serve(self) -> None:
-        while not self._ended:
-            writers = [self._master] if self._outgoing else []
-            ready, writable, _ = select.select([self._master], writers, [], _TICK_S)
-            if ready:
-                with suppress(BlockingIOError):
-                    self._card.feed(os.read(self._master, _CHUNK))
-            while available := self._card.available():
-                self._outgoing += self._card.read(available)
-            if self._outgoing and (writable or not writers):
-                with suppress(BlockingIOError):
-                    del self._outgoing[: os.write(self._master, self._outgoing[:_CHUNK])]
+        try:
+            while not self._stopped:
+                self._turn()
+        except Exception as error:  # noqa: BLE001  # told by whoever waits for `ended`
+            self.error = None if self._stopped else error
+            self.ended.set()
+
+    def _turn(self) -> None:
+        readers = [self._master] if len(self._outgoing) < _UNREAD else []
+        writers = [self._master] if self._outgoing else []
+        ready, writable, _ = select.select(readers, writers, [], _TICK_S)
+        if ready:
+            with suppress(BlockingIOError):
+                self._card.feed(os.read(self._master, _CHUNK))
+        while len(self._outgoing) < _UNREAD and (available := self._card.available()):
+            self._outgoing += self._card.read(available)
+        if self._outgoing and (writable or not writers):
+            with suppress(BlockingIOError):
+                del self._outgoing[: os.write(self._master, self._outgoing[:_CHUNK])]
 
 
 class I2CSocket:
     """A bus behind a Unix socket at `path`; any number of clients, one transfer at a time.
 
-    Served from threads while the context is open. Raises OSError when the path cannot be used.
+    `when_idle` is called now and then, as is `when_left` when a client has gone. Served from threads while the context
+    is open. Raises OSError when the path cannot be used.
     """
 
-    def __init__(self, bus: I2CBus, path: Path) -> None:
+    def __init__(
+        self,
+        bus: I2CBus,
+        path: Path,
+        when_idle: Callable[[], None] = lambda: None,
+        when_left: Callable[[], None] = lambda: None,
+    ) -> None:
         self.path = path
+        self.ended = threading.Event()
+        self.error: Exception | None = None
         self._bus = bus
+        self._when_idle = when_idle
+        self._when_left = when_left
         self._one_at_a_time = threading.Lock()
+        self._stopped = False
         self._clients: set[socket.socket] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with suppress(FileNotFoundError):
-            if path.is_socket():
-                path.unlink()  # left behind by one that was killed
+        if path.is_socket() and not _somebody_listens(path):
+            path.unlink()  # left behind by one that was killed
         try:
             self._listener.bind(str(path))
             self._listener.listen()
+            self._listener.settimeout(_IDLE_S)
         except OSError:
             self._listener.close()
             raise
+        self._inode = path.stat().st_ino
         self._thread = threading.Thread(target=self._accept, name="i2c", daemon=True)
 
     def __enter__(self) -> Self:
@@ -106,20 +137,39 @@ class I2CSocket:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        self._stopped = True
+        self._thread.join(_STOP_S)
         self._listener.close()
         for client in list(self._clients):
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
+
+    def while_others_go_on(self, send: Sender) -> Sender:
+        """`send`, with the bus free meanwhile. For use within a transfer only."""
+
+        def sender(request: WebRequest) -> WebResponse:
+            self._one_at_a_time.release()
+            try:
+                return send(request)
+            finally:
+                self._one_at_a_time.acquire()
+
+        return sender
 
     def _accept(self) -> None:
-        while True:
+        while not self._stopped:
             try:
                 client, _ = self._listener.accept()
-            except OSError:
-                return
+            except TimeoutError:
+                self._guarded(self._when_idle)
+                continue
+            except OSError:  # no file descriptor is left, say; there may be one later
+                time.sleep(_IDLE_S)
+                continue
+            client.settimeout(None)
             self._clients.add(client)
             threading.Thread(target=self._serve, args=(client,), name="i2c client", daemon=True).start()
 
@@ -127,6 +177,24 @@ class I2CSocket:
         stream = Stream(client.fileno(), client.fileno())
         with client, suppress(OSError):
             while (request := stream.request()) is not None:
-                with self._one_at_a_time:
-                    answer(stream, request, self._bus, {})
+                reply = self._guarded(lambda request=request: carry_out(request, self._bus, {}))  # type: ignore[misc]
+                if reply is None:
+                    break
+                stream.reply(*reply)  # outside of the lock: a client that does not read stops nobody else
         self._clients.discard(client)
+        self._guarded(self._when_left)
+
+    def _guarded(self, action: Callable[[], T]) -> T | None:
+        """Do it while nobody else uses the bus; whatever it raises ends the serving."""
+        with self._one_at_a_time:
+            try:
+                return action()
+            except Exception as error:  # noqa: BLE001  # told by whoever waits for `ended`
+                self.error = error
+                self.ended.set()
+                return None
+
+
+def _somebody_listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0

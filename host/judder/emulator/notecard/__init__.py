@@ -6,7 +6,8 @@ can be asked, by prefix. The rest is what the card keeps or goes through: `binar
 for whoever tests something with it.
 """
 
-from judder.emulator.notecard.card import Fault, Message, Notecard
+from judder.emulator.notecard.card import Message, Notecard
+from judder.emulator.notecard.fault import Fault
 from judder.emulator.notecard.i2c import ADDRESS, NotecardI2C
 from judder.emulator.notecard.line import Request
 from judder.emulator.notecard.link import Sender, WebRequest, WebResponse

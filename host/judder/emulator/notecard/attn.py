@@ -4,6 +4,8 @@ Documents: notecard-schema:card.attn.req and .rsp. Assumed: a watchdog that has 
 the card disarms it. `seconds` count exactly, without the 15 s grid that a real card in continuous mode has.
 """
 
+from collections import deque
+
 from judder.emulator.notecard.line import CardError, Fields
 from judder.emulator.notecard.link import NEVER
 
@@ -20,7 +22,7 @@ class Attn:
     def __init__(self) -> None:
         self.high = True
         self.off = False
-        self.pulses: list[int] = []
+        self.pulses: deque[int] = deque(maxlen=1000)
         self.watched: set[str] = set()
         self.files: list[str] = []
         self.fired: list[str] = []
@@ -28,6 +30,7 @@ class Attn:
         self.payload_s = 0
         self._due_ns = NEVER
         self._watchdog_ns = 0
+        self._watchdog_due_ns = NEVER
 
     def set_mode(self, words: list[str], seconds: int, files: list[str] | None, now_ns: int) -> None:
         """Carry out the words of `mode`. Raises CardError for words that are none, or lack what they need."""
@@ -41,6 +44,7 @@ class Attn:
         self.files = files or self.files
         if "disarm" in words:
             self._release("")
+            self._watchdog_ns, self._watchdog_due_ns = 0, NEVER
         if {"arm", "sleep"} & set(words) or ("rearm" in words and (self.high or seconds)):
             self.high, self.fired = False, []
             self._due_ns = now_ns + seconds * _SECOND_NS if seconds > 0 else NEVER
@@ -58,19 +62,19 @@ class Attn:
     def heard(self, now_ns: int) -> None:
         """The host sent a request: the watchdog starts over."""
         if self._watchdog_ns:
-            self._due_ns = now_ns + self._watchdog_ns
+            self._watchdog_due_ns = now_ns + self._watchdog_ns
 
     def due_ns(self) -> int:
         """When the pin moves by itself."""
-        return NEVER if self.off else self._due_ns
+        return NEVER if self.off else min(self._due_ns, self._watchdog_due_ns)
 
     def expire(self, at_ns: int) -> None:
         """Its time has come: the watchdog pulses, anything else ends."""
-        if self._watchdog_ns:
+        if at_ns >= self._watchdog_due_ns:
             self.pulses.append(at_ns)
-            self.fired = ["watchdog"]
-            self._due_ns = at_ns + self._watchdog_ns
-        else:
+            self.fired = [*self.fired, "watchdog"] if "watchdog" not in self.fired else self.fired
+            self._watchdog_due_ns = at_ns + self._watchdog_ns
+        if at_ns >= self._due_ns:
             self._release("timeout")
 
     def state(self) -> Fields:
@@ -86,14 +90,13 @@ class Attn:
         if seconds < WATCHDOG_LEAST_S:
             raise CardError(f"seconds: must be at least {WATCHDOG_LEAST_S} with mode watchdog")
         self._watchdog_ns = seconds * _SECOND_NS
-        self._due_ns = now_ns + self._watchdog_ns
+        self._watchdog_due_ns = now_ns + self._watchdog_ns
 
     def _release(self, why: str) -> None:
         if why and why not in self.fired:
             self.fired.append(why)
         self.high = True
-        if not self._watchdog_ns:
-            self._due_ns = NEVER
+        self._due_ns = NEVER
 
 
 def _check(words: list[str], files: list[str] | None) -> None:

@@ -5,25 +5,24 @@ the behaviour is assumed.
 
 The Notecard does one thing after the other. A request is carried out when its newline arrives, but its reply exists
 only when the card would have finished (`Message.ready_at_ns`), after those of the requests before. A front hands out
-one message after the other. What time alone brings (syncs, downloads, the watchdog) happens in its order before the
-next request, or when `advance` is called.
+one message after the other. What time alone brings is on the `agenda`, and happens before the next request.
 
 Unverified against hardware: error texts before their {tokens}, replay of a repeated request, what an offset that does
 not match or an empty store answers, that the store outlives web.post, how long requests take.
 """
 
 import hashlib
-import heapq
-import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import judder.emulator.notecard.requests  # noqa: F401  # makes them known
 from judder.emulator.clock import Clock
+from judder.emulator.notecard.agenda import Agenda
 from judder.emulator.notecard.attn import Attn
 from judder.emulator.notecard.binary_store import MAXIMUM, BinaryStore
 from judder.emulator.notecard.environment import Environment
+from judder.emulator.notecard.fault import Fault
 from judder.emulator.notecard.line import ECHO_DIGITS, OBJECT_LIMIT, CardError, Fields, Request, parse, seal
 from judder.emulator.notecard.link import CONNECT_NS, NEVER, Link, Sender, WebRequest, WebResponse
 from judder.emulator.notecard.notefiles import Notefiles
@@ -39,40 +38,11 @@ REQUEST_NS = 5_000_000  # assumed; shorter than note-python's pause before it as
 LATENCY_NS = 300_000_000  # a web request's way to the server and back
 BOOT_NS = 1_000_000_000  # assumed: how long a card that lost power stays off the bus
 SILENCE_NS = 5_000_000_000  # assumed: a binary stream that stops for so long is given up
+REPETITION_NS = 120_000_000_000  # assumed: longer than any client waits before it asks again
+MESSAGES = 1000
+QUEUED = 100
 INPUT_BUFFER = 1500  # bytes (dev.blues.io, Notecard interfaces)
 INPUT_NS_PER_BYTE = 1_000_000  # 250 ms for each 250 bytes: same page
-
-
-class Fault:
-    """Something that can go wrong, in one of seven places; as it stands nothing does."""
-
-    def hears(self, data: bytes) -> bytes:
-        """Bytes from the host, as they reach the card."""
-        return data
-
-    def swallows(self, card: "Notecard", request: Request) -> bool:
-        """True: the request is neither carried out nor answered. The place for what befalls the card itself."""
-        return False
-
-    def stream(self, data: bytes) -> bytes:
-        """The encoded bytes of a binary stream as they reach the card, without the newline."""
-        return data
-
-    def intercept(self, request: WebRequest) -> WebResponse | None:
-        """An answer given before the server is reached."""
-        return None
-
-    def answer(self, request: WebRequest, response: WebResponse) -> WebResponse | None:
-        """The server's answer as it reaches the card; None when it never does."""
-        return response
-
-    def delay_ns(self, request: Request) -> int:
-        """How much longer than usual the card takes."""
-        return 0
-
-    def replies(self, request: Request, lines: list[bytes]) -> list[bytes]:
-        """The lines that reach the host for a request: the reply is the last, any before it come at once."""
-        return lines
 
 
 @dataclass(eq=False, slots=True)
@@ -91,6 +61,7 @@ class Queued:
     request: WebRequest
     file: str
     note: str
+    since_ns: int
 
 
 class Notecard:
@@ -135,14 +106,12 @@ class Notecard:
         self.strict_input = strict_input
         self.trace = trace
         self.faults: list[Fault] = []
-        self._happening_ns: int | None = None
-        self._agenda: list[tuple[int, int, Callable[[Notecard], None]]] = []
-        self._agenda_order = itertools.count()
-        self.link = Link(self.now_ns, connect_delay_ns, mode=self.hub.get("mode", "off"))
+        self.agenda = Agenda(self)
+        self.link = Link(self.agenda.now_ns, connect_delay_ns, mode=self.hub.get("mode", "off"))
         self.store = BinaryStore(binary_maximum, self._receive_stream)
         self.notefiles = Notefiles()
         self.environment = Environment(dict(environment or {}))
-        self.twin = Twin(self.now_ns)
+        self.twin = Twin(self.agenda.now_ns)
         self.twin.environment = dict(environment or {})
         self.attn = Attn()
         self.update = Update()
@@ -158,28 +127,37 @@ class Notecard:
         self.posts = 0  # web requests sent, whatever became of their answers
         self.bytes_posted = 0
         self.bytes_in = 0
+        self.bugs: list[Exception] = []  # requests that the emulator itself failed at
         self.bytes_overflowed = 0  # lost for want of pauses (strict_input)
         self.restarts = 0
         self.unknown_members: deque[str] = deque(maxlen=100)  # "request: member" ignored, being in no documentation
         self.fragments: dict[tuple[str, str], bytes] = {}  # uploads of which a part is still missing, by route and name
+        self._sending = False
         self._power_up()
 
     def _power_up(self) -> None:
-        self.fragments.clear()
         self.signals.clear()
-        self._heard_ns = self._up_at_ns = self._drained_ns = self.now_ns()
+        self._heard_ns = self._up_at_ns = self._drained_ns = self.agenda.now_ns()
         self._busy_until_ns = self._heard_ns
         self._line = bytearray()
-        self._messages: deque[Message] = deque()
+        self._messages: deque[Message] = deque(maxlen=MESSAGES)  # a host that never reads loses the oldest
         self._previous: Request | None = None
+        self._previous_ns = 0
         self._reply = b""
         self._reply_message: Message | None = None
         self._after_reply = b""
+        self._waiting = b""
 
     # --- the wire -----------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes, lasting_ns: int = 0) -> None:
         """Take bytes from the host, the last of which arrives `lasting_ns` from now."""
+        self.agenda.advance()
+        if not self.up():
+            return
+        if self._sending:
+            self._waiting += data
+            return
         heard_ns = self.clock.now_ns() + lasting_ns
         if self.store.receiving and heard_ns - self._heard_ns > SILENCE_NS:
             self.store.end()
@@ -191,11 +169,15 @@ class Notecard:
             data = self._admit(data)
         while data:
             data = self.store.feed(data) if self.store.receiving else self._feed_line(data)
+            if not data and self._waiting:
+                data, self._waiting = self._waiting, b""
 
     def available(self) -> int:
         """Unread bytes of the current message; 0 before its time."""
-        self.advance()
-        if not self._messages or self._messages[0].ready_at_ns > self.clock.now_ns():
+        if self._sending:
+            return 0
+        self.agenda.advance()
+        if not self._messages or not self.up() or self._messages[0].ready_at_ns > self.clock.now_ns():
             return 0
         return len(self._messages[0].data) - self._messages[0].taken
 
@@ -211,9 +193,9 @@ class Notecard:
         return data
 
     def brown_out(self) -> None:
-        """Lose power for an instant, and be off the bus until booted: only what is in flash survives."""
+        """Lose power for an instant, and be deaf until booted: only what is in flash survives."""
         self.restart()
-        self._up_at_ns = self.now_ns() + BOOT_NS
+        self._up_at_ns = self.agenda.now_ns() + BOOT_NS
 
     def restart(self) -> None:
         """Forget what was being said, the binary store, session and time; Notefiles and settings stay."""
@@ -233,10 +215,10 @@ class Notecard:
         if settings:
             self.hub.clear()
             self.environment = Environment(dict(self.twin.environment))
-            self.link.mode = "periodic"
+            self.link.mode = "off"  # until there is a product again
             self.link.period_ns = NEVER
         if at_notehub:
-            self.twin = Twin(self.now_ns)
+            self.twin = Twin(self.agenda.now_ns)
         self.restart()
 
     def up(self) -> bool:
@@ -266,7 +248,7 @@ class Notecard:
     # --- requests and replies -----------------------------------------------------------------------------------
 
     def _execute(self, line: bytes) -> None:
-        self.advance(self._heard_ns)
+        self.agenda.advance(self._heard_ns)
         self._busy_until_ns = max(self._busy_until_ns, self._heard_ns) + self.request_ns
         self._after_reply = b""
         if not line.strip():
@@ -284,6 +266,7 @@ class Notecard:
         if not self._is_repetition(request):
             self._reply = self._carry_out(request)
             self._previous = request if request.intact else None
+            self._previous_ns = self._heard_ns
         elif self._reply_waits():
             return
         if request.wants_reply:
@@ -297,6 +280,8 @@ class Notecard:
 
     def _is_repetition(self, request: Request) -> bool:
         if not self.replay or self._previous is None or request.crc is None or request.crc != self._previous.crc:
+            return False
+        if self._heard_ns - self._previous_ns > REPETITION_NS:
             return False
         if request.name in ("card.binary.put", "card.binary.get"):  # the reply alone would leave the stream out
             return False
@@ -313,6 +298,10 @@ class Notecard:
             reply = self._answer(request)
         except CardError as error:
             reply = {"err": str(error), **error.also}
+        except Exception as error:  # noqa: BLE001  # a fault of ours must not leave the host without a reply
+            self.bugs.append(error)
+            self.trace("bug", request=request.name, error=repr(error))
+            reply = {"err": f"the emulator failed: {error!r}"}
         if "id" in request.fields:
             reply["id"] = request.fields["id"]
         try:
@@ -335,112 +324,21 @@ class Notecard:
             lines = fault.replies(request, lines)
             self._busy_until_ns += fault.delay_ns(request)
         for line in lines[:-1]:
-            self._messages.append(Message(line, self._heard_ns + self.request_ns))
+            self._queue(line, self._heard_ns + self.request_ns)
         self._reply_message = self._queue(lines[-1]) if lines else None
         if self._after_reply:
+            self.trace("stream out", bytes=len(self._after_reply) - 1, md5=_md5(self._after_reply[:-1]))
             self._messages.append(Message(self._after_reply, self._busy_until_ns))
 
-    def _queue(self, data: bytes) -> Message:
+    def _queue(self, data: bytes, ready_at_ns: int | None = None) -> Message:
         self.trace("reply", line=data.decode(errors="replace"))
-        message = Message(data, self._busy_until_ns)
+        message = Message(data, self._busy_until_ns if ready_at_ns is None else ready_at_ns)
         self._messages.append(message)
         return message
 
-    # --- what time brings ---------------------------------------------------------------------------------------
-
-    def now_ns(self) -> int:
-        """The bench's time; while something overdue happens, the time at which it was due."""
-        return self.clock.now_ns() if self._happening_ns is None else self._happening_ns
-
-    def at(self, at_ns: int, action: "Callable[[Notecard], None]") -> None:
-        """Have `action` done at that time."""
-        heapq.heappush(self._agenda, (at_ns, next(self._agenda_order), action))
-
-    def advance(self, to_ns: int | None = None) -> None:
-        """Let everything happen that is due, in order."""
-        to_ns = self.clock.now_ns() if to_ns is None else to_ns
-        while True:
-            dues = (
-                (self._agenda[0][0] if self._agenda else NEVER, self._do_next),
-                (self._sync_due_ns(), self._sync),
-                (self.attn.due_ns(), self._move_attn),
-                (self.update.due_ns(), self._finish_download),
-                (self.outboard.due_ns(self.update, self.now_ns()), self._flash_host),
-                (self.link.online_from_ns(self.now_ns()) if self.queued else NEVER, self._send_queued),
-            )
-            due_ns, happen = min(dues, key=lambda due: due[0])
-            if due_ns > to_ns:
-                return
-            self._happening_ns = due_ns
-            try:
-                happen()
-            finally:
-                self._happening_ns = None
-
-    def _do_next(self) -> None:
-        _, _, action = heapq.heappop(self._agenda)
-        action(self)
-
-    def _sync_due_ns(self) -> int:
-        due_ns = self.link.sync_due_ns()
-        waiting_ns = self.twin.waiting_since_ns
-        if waiting_ns is not None and self.link.mode == "continuous" and self.hub.get("sync"):
-            due_ns = min(due_ns, self.link.reach_ns(waiting_ns))
-        return due_ns
-
-    def _sync(self) -> None:
-        """Give Notehub what is new here, and take what is new there."""
-        now_ns = self.now_ns()
-        if self.link.completed_ns is None:
-            self.attn.notify("connected")
-        self.link.synced(now_ns)
-        self.trace("sync")
-        for event in self.notefiles.sync():
-            self.twin.events.append(event)
-            self.trace("event", file=event.file, body=event.body, bytes=len(event.payload), note=event.note)
-        arrived = {note.file for note in self.twin.inbound}
-        while self.twin.inbound:
-            self.notefiles.receive(self.twin.inbound.popleft(), self.time_s(now_ns))
-        self.attn.notify("files", *sorted(arrived))
-        if self.environment.sync(self.twin.environment, self.time_s(now_ns)):
-            self.attn.notify("env")
-        self.update.offer(self.twin.firmware, now_ns)
-        self.twin.host_version = self.host_version
-        self.twin.host_status = self.update.status
-        self.twin.waiting_since_ns = None
-
-    def _move_attn(self) -> None:
-        self.attn.expire(self.now_ns())
-        self.trace("attn", fired=self.attn.fired)
-
-    def _finish_download(self) -> None:
-        now_ns = self.now_ns()
-        reached_ns = self.link.reach_ns(now_ns)
-        if reached_ns > now_ns:
-            self.update.postpone(reached_ns)
-            return
-        self.update.finish()
-        self.trace("download", file=self.update.firmware.name if self.update.firmware else "")
-
-    def _flash_host(self) -> None:
-        self.outboard.flash(self.update)
-        self.trace("outboard", file=self.outboard.flashed[-1].name)
-
-    def _send_queued(self) -> None:
-        queued = self.queued.popleft()
-        response = self._response(queued.request)
-        if response is None or not queued.file:
-            return
-        body: Fields = {"result": response.status, "payload": response.body.decode(errors="replace")}
-        self.notefiles.update(queued.file, queued.note or "response", body, b"", self.time_s(self.now_ns()))
-
-    def signal(self, body: Fields) -> bool:
-        """Notehub's signal: heard at once or never. False when there is no session."""
-        if not self.link.online(self.now_ns()):
-            return False
-        self.signals.append(body)
-        self.attn.notify("signal")
-        return True
+    def new_host(self) -> None:
+        """Another program has come: what the one before said last is nothing that this one repeats."""
+        self._previous = None
 
     # --- what the vocabulary works with -------------------------------------------------------------------------
 
@@ -473,7 +371,17 @@ class Notecard:
 
     def queue(self, request: WebRequest, file: str, note: str) -> None:
         """Send a web request when there is a session."""
-        self.queued.append(Queued(request, file, note))
+        if len(self.queued) >= QUEUED:
+            raise CardError(f"{QUEUED} web requests are waiting already {{too-many-notes}}")
+        self.queued.append(Queued(request, file, note, self.heard_ns))
+
+    def signal(self, body: Fields) -> bool:
+        """Notehub's signal: heard at once or never. False when there is no session."""
+        if not self.link.online(self.agenda.now_ns()):
+            return False
+        self.signals.append(body)
+        self.attn.notify("signal")
+        return True
 
     def send_after_reply(self, data: bytes) -> None:
         """A message of its own behind the reply: clients read on while something is available."""
@@ -481,7 +389,10 @@ class Notecard:
 
     def exchange(self, request: WebRequest, timeout_ns: int) -> WebResponse:
         """Send a web request. Raises CardError when no answer comes in time; the server may have acted all the same."""
-        response = self._response(request)
+        try:
+            response = self.response(request)
+        except TimeoutError:  # of a real server, after the request's seconds
+            response = None
         in_time = self.latency_ns <= timeout_ns and self.link.online(self._heard_ns + self.latency_ns)
         if response is None or not in_time:
             self._busy_until_ns += timeout_ns
@@ -489,7 +400,8 @@ class Notecard:
         self._busy_until_ns += self.latency_ns
         return response
 
-    def _response(self, request: WebRequest) -> WebResponse | None:
+    def response(self, request: WebRequest) -> WebResponse | None:
+        """The server's answer, or whoever's; None when it is lost. Raises TimeoutError."""
         for fault in self.faults:
             instead = fault.intercept(request)
             if instead is not None:
@@ -498,7 +410,11 @@ class Notecard:
         self.bytes_posted += len(request.body)
         about = {"bytes": len(request.body), "md5": _md5(request.body), "content": request.content}
         self.trace("post", method=request.method, route=request.route, name=request.name, **about)
-        answer = self.send(request)
+        self._sending = True
+        try:
+            answer = self.send(request)
+        finally:
+            self._sending = False
         self.trace("answer", status=answer.status, bytes=len(answer.body))
         response: WebResponse | None = answer
         for fault in self.faults:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from judder.emulator.notecard.card import Fault, Notecard
+from judder.emulator.notecard.card import Notecard
+from judder.emulator.notecard.fault import Fault
 from judder.emulator.notecard.line import Request, seal
 from judder.emulator.notecard.link import WebRequest, WebResponse
 
@@ -95,7 +96,7 @@ class AlteredStream(Occasional):
     """One flipped bit in a binary stream that leaves it decodable: without an MD5 the card cannot notice."""
 
     def stream(self, data: bytes) -> bytes:
-        at = next((start + 1 for start, code in _blocks(data) if code > 1), None)
+        at = next((start + 1 for start, code in _blocks(data) if code > 1 and start + 1 < len(data)), None)
         if at is None or not self.strikes():
             return data
         byte = data[at] ^ 0x0A
@@ -117,7 +118,7 @@ class WrongCrc(OnReply):
     """The reply's checksum does not fit."""
 
     def replies(self, request: Request, lines: list[bytes]) -> list[bytes]:
-        if request.sequence is None or not self.strikes_at(request):
+        if request.sequence is None or not lines or not self.strikes_at(request):
             return lines
         line = lines[-1]
         digit = b"0" if line[-5:-4] != b"0" else b"1"
@@ -129,7 +130,7 @@ class NotJson(OnReply):
     """A line that is no JSON in place of the reply."""
 
     def replies(self, request: Request, lines: list[bytes]) -> list[bytes]:
-        return [b"~?!\r\n"] if self.strikes_at(request) else lines
+        return [b"~?!\r\n"] if lines and self.strikes_at(request) else lines
 
 
 @dataclass
@@ -243,7 +244,8 @@ def named(text: str) -> Occasional:
     if colon and not (every.isdecimal() and int(every)):
         raise ValueError(f"{text}: behind the colon goes a number n, for each n-th time")
     kind = KINDS[name]
-    return kind.make(times=None, every=int(every) if colon else kind.every)
+    n = int(every) if colon else kind.every
+    return kind.make(times=None, every=n, skip=n - 1)
 
 
 def _blocks(stream: bytes) -> list[tuple[int, int]]:
@@ -253,7 +255,7 @@ def _blocks(stream: bytes) -> list[tuple[int, int]]:
     while at < len(stream):
         code = stream[at] ^ 0x0A
         blocks.append((at, code))
-        at += code
+        at += max(1, code)
     return blocks
 
 

@@ -47,7 +47,7 @@ def parse(line: bytes, *, checksums: bool = True, echo_digits: int = ECHO_DIGITS
     `echo_digits` of the sequence number come back with the reply.
     """
     try:
-        fields = json.loads(line, parse_constant=_refuse)
+        fields = json.loads(line, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
@@ -82,6 +82,13 @@ def encode(value: object) -> bytes:
         return _ENCODER.encode(value).encode()
     except (ValueError, RecursionError):
         raise CardError("a member has no form in JSON {syntax}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise CardError(f"{text} is beyond what a number can be {{syntax}}")
+    return value
 
 
 def _refuse(constant: str) -> None:

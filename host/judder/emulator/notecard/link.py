@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 NEVER = 1 << 63
 CONNECT_NS = 10_000_000_000
+SECONDS = 90
 MINUTE_NS = 60_000_000_000
 
 
@@ -22,6 +23,7 @@ class WebRequest:
     content: str
     body: bytes
     label: str = ""
+    seconds: int = field(default=SECONDS, compare=False)  # after which the card no longer waits
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,7 @@ class Link:
             at_ns = max(wanted_ns, self._since_ns + self.connect_delay_ns)
         else:
             at_ns = wanted_ns + self.connect_delay_ns
-        for start, end in sorted(self.outages):
-            if start <= at_ns < end:
-                at_ns = end
-        return at_ns
+        return self._after_outages(at_ns)
 
     def sync_due_ns(self) -> int:
         """When the next sync happens as things stand."""
@@ -116,9 +115,22 @@ class Link:
         connected = self._holds_session(at_ns) and at_ns >= self._since_ns + self.connect_delay_ns
         return connected and not any(start <= at_ns < end for start, end in self.outages)
 
-    def online_from_ns(self, at_ns: int) -> int:
-        """When a session is next open, at `at_ns` at the earliest."""
-        return self.reach_ns(at_ns) if self._holds_session(at_ns) else NEVER
+    def session_ns(self, wanted_ns: int) -> int:
+        """When a session is open that is wanted from `wanted_ns` on; NEVER as things stand now."""
+        if not self._holds_session(wanted_ns):
+            return NEVER
+        at_ns = self.reach_ns(wanted_ns)
+        return at_ns if self._holds_session(at_ns) else NEVER
+
+    def network_ns(self, at_ns: int) -> int:
+        """When there is a network, at `at_ns` at the earliest; NEVER in a mode that uses none."""
+        return NEVER if self.mode in ("off", "dfu") else self._after_outages(at_ns)
+
+    def _after_outages(self, at_ns: int) -> int:
+        for start, end in sorted(self.outages):
+            if start <= at_ns < end:
+                at_ns = end
+        return at_ns
 
     def _holds_session(self, at_ns: int) -> bool:
         return self.mode == "continuous" or (self.mode == "periodic" and at_ns < self._session_until_ns)

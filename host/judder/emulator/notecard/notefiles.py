@@ -15,6 +15,8 @@ OUTBOUND = (".qo", ".qos")
 INBOUND = (".qi", ".qis")
 DATABASES = (".db", ".dbs", ".dbx")
 LOCAL = ".dbx"
+NOTES = 10_000  # assumed
+TRACKERS = 100
 PAYLOAD_LIMIT = 256  # bytes; notecard-schema:note.add.req
 
 _HEADER_BYTES = 5  # of a record: flags and length
@@ -74,6 +76,8 @@ class Notefiles:
             raise CardError(f"note: cannot be given for {name}, a queue")
         if note_id in notefile.notes:
             raise CardError(f"note: there is a {note_id} already {{note-exists}}")
+        if sum(len(one.notes) for one in self.files.values()) >= NOTES:
+            raise CardError(f"file: the card holds {NOTES} notes {{too-many-notes}}")
         if most and len(notefile.notes) >= most:
             raise CardError(f"max: {name} holds {len(notefile.notes)} notes {{too-many-notes}}")
         if note_id in ("", "?"):
@@ -137,6 +141,8 @@ class Notefiles:
     def look(self, tracker: str, notefile: Notefile, notes: Mapping[str, Note]) -> None:
         """Remember that `tracker` has seen these."""
         if tracker:
+            if len(self._trackers) >= TRACKERS and tracker not in self._trackers:
+                del self._trackers[next(iter(self._trackers))]
             seen = self._trackers.setdefault(tracker, {})
             last = max((note.changed for note in notes.values()), default=0)
             seen[notefile.name] = max(seen.get(notefile.name, 0), last)
@@ -166,7 +172,10 @@ def template_bytes(body: Mapping[str, object]) -> int:
     Booleans take 1 byte; 11 to 14, 18 and 21 to 24 are integers of 1 to 4 or 8 bytes; 12.1, 14.1 and 18.1 are floats
     of 2, 4 and 8; strings take their length, or the number they spell.
     """
-    return _HEADER_BYTES + sum(_hint_bytes(name, hint) for name, hint in body.items())
+    try:
+        return _HEADER_BYTES + sum(_hint_bytes(name, hint) for name, hint in body.items())
+    except RecursionError:
+        raise CardError("body: nested too deep {template-incompatible}") from None
 
 
 def _hint_bytes(name: str, hint: object) -> int:
@@ -177,7 +186,7 @@ def _hint_bytes(name: str, hint: object) -> int:
     if isinstance(hint, float) and hint in (12.1, 14.1, 18.1):
         return int(hint) - 10
     if isinstance(hint, str):
-        return int(hint) if hint.isdecimal() else len(hint)
+        return int(hint) if hint.isdecimal() and len(hint) <= 4 else len(hint)
     if isinstance(hint, dict):
         return sum(_hint_bytes(f"{name}.{inner}", value) for inner, value in hint.items())
     if isinstance(hint, list):

@@ -10,13 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FilePath, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    FilePath,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from judder.emulator.notecard.card import Notecard
 from judder.emulator.notecard.line import CardError
 from judder.emulator.notecard.notefiles import DATABASES, INBOUND, check_name
 from judder.emulator.notecard.twin import Firmware, Inbound
 
+LONGEST_S = 10 * 366 * 86400.0
 _KINDS = ("offline_s", "environment", "note", "signal", "firmware", "brown_out")
 
 
@@ -51,14 +61,20 @@ class NoteStep(BaseModel, extra="forbid"):
 class Step(BaseModel, extra="forbid"):
     """One line."""
 
-    at_s: float = Field(ge=0, allow_inf_nan=False)
-    offline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    at_s: float = Field(ge=0, le=LONGEST_S)
+    offline_s: float | None = Field(default=None, gt=0, le=LONGEST_S)
     environment: dict[str, str | None] | None = None
     note: NoteStep | None = None
     signal: dict[str, Any] | None = None
     firmware: FilePath | None = None
     version: str = ""
     brown_out: bool | None = None
+    _image: bytes = PrivateAttr(default=b"")
+
+    def model_post_init(self, context: object) -> None:
+        """Read what will be needed later, while somebody is there to be told that it cannot be read."""
+        if self.firmware is not None:
+            self._image = self.firmware.read_bytes()
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Step":
@@ -69,7 +85,7 @@ class Step(BaseModel, extra="forbid"):
     def happen(self, card: Notecard) -> None:
         """Do it now."""
         if self.offline_s is not None:
-            now_ns = card.now_ns()
+            now_ns = card.agenda.now_ns()
             card.link.outages.append((now_ns, now_ns + round(self.offline_s * 1e9)))
         elif self.environment is not None:
             card.twin.set_environment(self.environment)
@@ -78,7 +94,7 @@ class Step(BaseModel, extra="forbid"):
         elif self.signal is not None:
             card.signal(self.signal)
         elif self.firmware is not None:
-            card.twin.offer(Firmware(self.firmware.name, self.firmware.read_bytes(), self.version))
+            card.twin.offer(Firmware(self.firmware.name, self._image, self.version))
         else:
             card.brown_out()
 
@@ -101,4 +117,4 @@ def load(path: Path) -> list[Step]:
 def run(steps: list[Step], card: Notecard) -> None:
     """Put the steps on the card's agenda, counted from now."""
     for step in steps:
-        card.at(card.now_ns() + round(step.at_s * 1e9), partial(Step.happen, step))
+        card.agenda.at(card.agenda.now_ns() + round(step.at_s * 1e9), partial(Step.happen, step))

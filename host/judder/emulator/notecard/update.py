@@ -22,6 +22,7 @@ class Update:
     status: str = "no download in progress"
     enabled: bool = True
     firmware: Firmware | None = None
+    ready_ns: int = 0
     _offered: Firmware | None = None
     _started_ns: int = 0
     _done_ns: int = NEVER
@@ -39,15 +40,22 @@ class Update:
         """When the download ends."""
         return self._done_ns
 
-    def finish(self) -> None:
+    def finish(self, at_ns: int) -> None:
         """The download has ended."""
         self._done_ns = NEVER
+        self.ready_ns = at_ns
         self.mode, self.status = "ready", "successfully downloaded"
 
     def postpone(self, until_ns: int) -> None:
         """There is no network: what is missing comes afterwards."""
         if self._done_ns < NEVER:
             self._done_ns = max(self._done_ns, until_ns)
+
+    def abort(self) -> None:
+        """The card went off the network for good: the next sync starts the download anew."""
+        self._done_ns = NEVER
+        self.firmware = self._offered = None
+        self.mode, self.status = "idle", "no download in progress"
 
     def stop(self, status: str, error: str) -> None:
         """The host is through with it, well or not."""
@@ -77,9 +85,9 @@ class Outboard:
     allowed_from_ns: int = 0
     flashed: list[Firmware] = field(default_factory=list)
 
-    def due_ns(self, update: Update, now_ns: int) -> int:
+    def due_ns(self, update: Update) -> int:
         """When the host will be flashed."""
-        return max(now_ns, self.allowed_from_ns) if update.mode == "ready" and self.name != "-" else NEVER
+        return max(update.ready_ns, self.allowed_from_ns) if update.mode == "ready" and self.name != "-" else NEVER
 
     def flash(self, update: Update) -> None:
         """Flash what has been downloaded: recorded, no more."""

@@ -20,6 +20,7 @@ Handler = Callable[["Notecard", Fields], Fields]
 Kind = type | UnionType | tuple[str, ...]
 """What a member's value may be: of a type, of one of several, or one of some words."""
 
+INTEGER_LIMIT = 1 << 53  # what note-c's doubles hold exactly
 CARD_BINARY_SINCE = (5, 3, 1)
 
 _EVERYWHERE = {"req", "cmd", "id", "crc"}
@@ -51,6 +52,8 @@ class Entry:
             kind = self.members.get(name)
             if kind is not None and not _fits(value, kind):
                 raise CardError(f"{name}: must be {_words(kind)}")
+            if type(value) is int and abs(value) > INTEGER_LIMIT:
+                raise CardError(f"{name}: {value} is too far from 0")
         for group in self.exclusive:
             given = [name for name in group if fields.get(name, False) is not False]
             if len(given) > 1:

@@ -136,7 +136,7 @@ def _location_mode(card: "Notecard", fields: Fields) -> Fields:
 
 @answers("card.usage.get", {"mode": str, "offset": int})
 def _usage(card: "Notecard", fields: Fields) -> Fields:
-    usage = {"seconds": card.now_ns() // 1_000_000_000, "bytes_sent": card.bytes_posted, "sessions_standard": 1}
+    usage = {"seconds": card.agenda.now_ns() // 1_000_000_000, "bytes_sent": card.bytes_posted, "sessions_standard": 1}
     return usage | ({"time": card.time_s()} if card.time_known() else {})
 
 

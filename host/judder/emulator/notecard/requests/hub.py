@@ -42,7 +42,7 @@ def _set(card: "Notecard", fields: Fields) -> Fields:
     given = {name: fields[name] for name in _SETTINGS if name in fields}
     if given.get("duration", 15) < 15:
         raise CardError("duration: must be at least 15 minutes")
-    if given.get("mode") == "dfu":
+    if given.get("mode") == "dfu" and before != "dfu":
         card.mode_before_dfu = before
     elif given.get("mode") == "dfu-completed":  # note-samples:python-dfu; the schema does not know it
         given["mode"] = card.mode_before_dfu
@@ -52,7 +52,7 @@ def _set(card: "Notecard", fields: Fields) -> Fields:
             del card.hub[name]
     periods = [card.hub[name] for name in ("outbound", "inbound") if card.hub.get(name, 0) > 0]
     card.link.period_ns = min(periods) * MINUTE_NS if periods else NEVER
-    card.link.set_mode(card.hub.get("mode", card.link.mode))
+    card.link.set_mode(card.hub.get("mode") or ("periodic" if "product" in card.hub else card.link.mode))
     if fields.get("on") or fields.get("off"):
         card.link.hold_session(fields.get("seconds", SESSION_S) if fields.get("on") else 0)
     if "version" in fields:

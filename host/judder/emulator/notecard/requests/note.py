@@ -129,13 +129,15 @@ def _delete(card: "Notecard", fields: Fields) -> Fields:
 )
 def _changes(card: "Notecard", fields: Fields) -> Fields:
     notefiles, tracker = card.notefiles, fields.get("tracker", "")
+    if fields.get("max", 1) < 1:
+        raise CardError("max: must be at least 1")
     if fields.get("start") or fields.get("reset") or fields.get("stop"):
         notefiles.forget(tracker)
         if fields.get("stop"):
             return {}
     notefile = notefiles.held(fields["file"])
     unseen = notefiles.unseen(tracker, notefile)
-    taken = dict(itertools.islice(unseen.items(), fields.get("max") or None))
+    taken = dict(itertools.islice(unseen.items(), fields.get("max")))
     notefiles.look(tracker, notefile, taken)
     reply: Fields = {"changes": len(unseen), "total": len(notefile.notes)}
     if taken:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from judder.emulator.notecard.binary_store import cobs_length, md5
 from judder.emulator.notecard.line import CardError, Fields, encode
-from judder.emulator.notecard.link import WebRequest, WebResponse
+from judder.emulator.notecard.link import SECONDS, WebRequest, WebResponse
 from judder.emulator.notecard.notefiles import LOCAL, check_name
 from judder.emulator.notecard.vocabulary import Handler, Kind, answers
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from judder.emulator.notecard.card import Notecard
 
 RESPONSE_LIMIT = 8192  # bytes of a web reply
-SECONDS = 90
+UPLOADS = 16  # unfinished at once; the oldest is forgotten
 UPLOAD_LIMIT = 16 * 1024 * 1024
 _MEMBERS: dict[str, Kind] = {
     "route": str,
@@ -60,6 +60,8 @@ def _web(method: str) -> Handler:
         if queued:
             return _queue(card, request, fields)
         response = card.exchange(request, seconds * 1_000_000_000)
+        if response.status < 300:
+            card.fragments.pop(_upload(fields), None)
         if method == "GET" and fields.get("binary"):
             return _into_store(card, response)
         return _web_reply(response, limit)
@@ -98,26 +100,31 @@ def _request(card: "Notecard", method: str, fields: Fields) -> WebRequest | None
         if whole is None:
             return None
         body = whole
-    return WebRequest(method, fields["route"], fields.get("name", ""), content, body, label)
+    seconds = fields.get("seconds", SECONDS)
+    return WebRequest(method, fields["route"], fields.get("name", ""), content, body, label, seconds)
 
 
 def _joined(card: "Notecard", fields: Fields, body: bytes) -> bytes | None:
-    """Add a fragment; the whole when it is the last. A fragment at 0 starts anew."""
+    """Add a fragment; the whole when it is the last. One that came before, because its reply was lost, comes anew."""
     offset, total = fields.get("offset", 0), fields.get("total", 0)
-    key = fields["route"], fields.get("name", "")
-    held = card.fragments.get(key, b"") if offset else b""
+    key = _upload(fields)
+    held = card.fragments.get(key, b"")
     if not 0 < total <= UPLOAD_LIMIT:
         raise CardError(f"total: must be 1 to {UPLOAD_LIMIT} when there is an offset")
-    if offset != len(held):
+    if not 0 <= offset <= len(held):
         raise CardError(f"offset: {offset} is not where the {len(held)} bytes so far end")
-    held += body
+    held = held[:offset] + body
     if len(held) > total:
         raise CardError(f"total: {len(held)} bytes are more than {total}")
     card.fragments.pop(key, None)
-    if len(held) == total:
-        return held
-    card.fragments[key] = held
-    return None
+    card.fragments[key] = held  # Notehub's, until it has delivered them
+    while len(card.fragments) > UPLOADS:
+        del card.fragments[next(iter(card.fragments))]
+    return held if len(held) == total else None
+
+
+def _upload(fields: Fields) -> tuple[str, str]:
+    return fields["route"], fields.get("name", "")
 
 
 def _into_store(card: "Notecard", response: WebResponse) -> Fields:
