@@ -251,6 +251,13 @@ def budget(values):
     )
 
 
+def selftest():
+    """What this board measures of itself; for the console and judder doctor."""
+    from node import selftest as tests
+
+    return tests.run(open_i2c)
+
+
 def main():
     while True:
         try:

@@ -60,7 +60,7 @@ class Uplink:
 
     def connect(self):
         """Set the Notecard up and learn who we are. Raises LinkError."""
-        version = self._request({"req": "card.version"})["version"]
+        version = self.request({"req": "card.version"})["version"]
         self.card_version = version
         if _numbers(version) < CARD_BINARY_SINCE:
             raise LinkError("Notecard firmware %s lacks card.binary: update it to 5.3.1 or later" % version)
@@ -69,18 +69,18 @@ class Uplink:
             hub_set["product"] = self._settings.product_uid
         if self._settings.device_sn:
             hub_set["sn"] = self._settings.device_sn
-        self._request(hub_set)
+        self.request(hub_set)
         self.hold_updates(True)
-        self.device = self._request({"req": "hub.get"})["device"]
+        self.device = self.request({"req": "hub.get"})["device"]
 
     def hold_updates(self, hold):
         """Keep outboard firmware updates away while windows wait here: an update resets the board."""
-        self._request({"req": "card.dfu", "name": "stm32", "off" if hold else "on": True})
+        self.request({"req": "card.dfu", "name": "stm32", "off" if hold else "on": True})
 
     def utc_s(self):
         """The Notecard's time in whole seconds since 1970, or None before it has met the network."""
         try:
-            return self._request({"req": "card.time"}).get("time")
+            return self.request({"req": "card.time"}).get("time")
         except LinkError:
             return None
 
@@ -89,8 +89,8 @@ class Uplink:
 
         Raises LinkError when there is no proper acknowledgement; every frame then still has to be kept.
         """
-        self._stage(frames)
-        answer = self._request(
+        self.stage(frames)
+        answer = self.request(
             {
                 "req": "web.post",
                 "route": self._settings.route,
@@ -105,7 +105,7 @@ class Uplink:
             raise LinkError("server answered %d: %s" % (result, _HINTS.get(result, "kept, will be sent again")))
         return _acknowledged(answer.get("body"))
 
-    def _stage(self, frames):
+    def stage(self, frames):
         """Fill the Notecard's binary store with the frames. Raises LinkError when it will not hold them."""
         body = frames[0] if len(frames) == 1 else b"".join(frames)
         attempt = 1
@@ -123,19 +123,19 @@ class Uplink:
             attempt += 1
 
     def _fill_store(self, body):
-        self._request({"req": "card.binary", "delete": True})
+        self.request({"req": "card.binary", "delete": True})
         for offset in range(0, len(body), CHUNK_BYTES):
             length = cobs.encode(body[offset : offset + CHUNK_BYTES], self._packet)
             put = {"req": "card.binary.put", "cobs": length - 1}
             if offset:
                 put["offset"] = offset
-            self._request(put)
+            self.request(put)
             self._transmit(self._packet[:length])
         self._check_store(len(body))
 
     def _fill_store_stock(self, body):
         """note-python's own way (its notecard/binary_helpers.py): one packet, MD5 in pure Python, five copies."""
-        self._request({"req": "card.binary", "delete": True})
+        self.request({"req": "card.binary", "delete": True})
         try:
             self.transactions += 3
             binary_helpers.binary_store_transmit(self._open(), body, 0)
@@ -146,7 +146,7 @@ class Uplink:
         self._check_store(len(body))
 
     def _check_store(self, length):
-        held = self._request({"req": "card.binary"}).get("length", 0)
+        held = self.request({"req": "card.binary"}).get("length", 0)
         if held != length:
             raise LinkError("Notecard holds %d bytes of %d sent" % (held, length))
 
@@ -160,7 +160,7 @@ class Uplink:
         finally:
             card.unlock()
 
-    def _request(self, request):
+    def request(self, request):
         """One transaction; an `err` in the reply is a LinkError with the Notecard's own words."""
         try:
             self.transactions += 1

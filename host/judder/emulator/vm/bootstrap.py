@@ -101,6 +101,9 @@ class _I2C:
     def __init__(self, number, *, freq=400000):
         _call("F", 0, freq.to_bytes(4, "little"))
 
+    def scan(self):
+        return [address for address in range(0x08, 0x78) if not _call("T", address)]
+
     def writeto(self, address, buffer, stop=True):
         if _call("T", address, buffer):
             raise OSError(_EIO)

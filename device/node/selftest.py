@@ -1,0 +1,129 @@
+"""What the board measures of itself: `import main; main.selftest()` on the console, or `judder doctor`.
+
+Each figure is one line `name = value unit`; what fails is one line `name: what is wrong; what to do`. It settles
+points that docs/hardware.md lists as unproven. The firmware must not be running meanwhile.
+"""
+
+import gc
+import os
+
+from node import clock, frame, settings
+from node.accelerometer import Accelerometer, capture
+from node.bus import NOTECARD_ADDRESS, NOTECARD_HZ, SENSOR_HZ, Bus
+from node.uplink import Uplink
+from node.window import Window
+
+CALLS = 200
+NOTECARD_HINT = "FEATHER power switch on? Qwiic cable? a supply that gives 2 A?"
+SENSOR_HINT = "Qwiic cable in? SENSOR_ADDRESS is 24 for 0x18, 25 for 0x19"
+
+
+def run(open_bus, values=None):
+    """Measure everything; returns how many things failed. `open_bus(frequency)` makes the board's I2C."""
+    values = values or settings.load()
+    for complaint in values.complaints:
+        print(complaint)
+    failed = 0
+    for part in (_memory, _clock, _scan, _sensor, _notecard):
+        gc.collect()
+        try:
+            part(open_bus, values)
+        except Exception as error:  # the next part may still have something to tell
+            failed += 1
+            print("%s: %s" % (part.__name__[1:], error))
+    print("selftest: %s" % ("all well" if not failed else "%d parts failed" % failed))
+    return failed
+
+
+def figure(name, value, unit):
+    print("%s = %s %s" % (name, value, unit))
+
+
+def _memory(open_bus, values):
+    started_us = clock.now_us()
+    gc.collect()
+    figure("gc_collect", (clock.now_us() - started_us) // 1000, "ms")
+    if hasattr(gc, "mem_free"):
+        figure("heap_free", gc.mem_free() // 1024, "KB")  # pyright: ignore
+    try:
+        drive = os.statvfs("/")
+        figure("flash_free", drive[0] * drive[3] // 1024, "KB")
+    except (AttributeError, OSError):
+        pass
+
+
+def _clock(open_bus, values):
+    shortest_us = 1000000
+    for _ in range(100):
+        before_us = clock.now_us()
+        after_us = clock.now_us()
+        while after_us == before_us:
+            after_us = clock.now_us()
+        shortest_us = min(shortest_us, after_us - before_us)
+    figure("clock_step", shortest_us, "us")
+    started_us = clock.now_us()
+    for _ in range(20):
+        clock.sleep_ms(5)
+    figure("sleep_of_5_ms", (clock.now_us() - started_us) // 20, "us")
+
+
+def _scan(open_bus, values):
+    i2c = open_bus(NOTECARD_HZ)
+    if hasattr(i2c, "try_lock"):
+        i2c.try_lock()
+    found = i2c.scan()
+    if hasattr(i2c, "deinit"):
+        i2c.deinit()
+    figure("i2c_answers", " ".join(["0x%02x" % address for address in found]) or "nobody", "")
+    if NOTECARD_ADDRESS not in found:
+        raise OSError("no Notecard at 0x17; " + NOTECARD_HINT)
+    if values.sensor_address not in found:
+        raise OSError("no LIS3DH at 0x%02x; %s" % (values.sensor_address, SENSOR_HINT))
+
+
+def _sensor(open_bus, values):
+    bus = Bus(open_bus)
+    bus.sensor_hz = NOTECARD_HZ
+    accelerometer = Accelerometer(bus, values.sensor_address)
+    bus.sensor_hz = SENSOR_HZ
+    reliable = accelerometer.answers_reliably()
+    figure("i2c_at_400_khz", "reliable" if reliable else "not reliable", "")
+    if not reliable:
+        print("sensor: the firmware will use 100 kHz and at most 400 Hz; stronger pull-ups or a shorter cable help")
+        bus.sensor_hz = NOTECARD_HZ
+    started_us = clock.now_us()
+    for _ in range(CALLS):
+        accelerometer.fifo_level()
+    figure("level_read", (clock.now_us() - started_us) // CALLS, "us")
+    odr_hz = values.odr_hz if reliable else min(values.odr_hz, 400)
+    window = Window(values.samples)
+    tries = capture(accelerometer, window, odr_hz, values.full_scale_g)
+    figure("odr_nominal", odr_hz, "Hz")
+    if window.interval_ns:
+        centihertz = 100000000000 // window.interval_ns
+        figure("odr_measured", "%d.%02d" % (centihertz // 100, centihertz % 100), "Hz")
+    figure("samples_lost", window.samples_lost, "of %d in %d tries" % (window.samples, tries))
+    identity = frame.text_block("selftest", "", "", "", "", "")
+    out = bytearray(frame.max_length(window.samples, len(identity)))
+    started_us = clock.now_us()
+    length = frame.encode(window, identity, out)
+    figure("encode", (clock.now_us() - started_us) // 1000, "ms")
+    figure("frame", length, "bytes")
+    bus.deinit()
+
+
+def _notecard(open_bus, values):
+    bus = Bus(open_bus)
+    uplink = Uplink(bus, values)
+    started_us = clock.now_us()
+    uplink.connect()
+    figure("notecard_firmware", uplink.card_version, "")
+    figure("notecard_set_up", (clock.now_us() - started_us) // 1000, "ms")
+    figure("device", uplink.device, "")
+    status = uplink.request({"req": "hub.status"})
+    figure("notecard_connected", "yes" if status.get("connected") else "not yet", status.get("status", ""))
+    body = bytes(range(256)) * 16
+    started_us = clock.now_us()
+    uplink.stage([body])
+    figure("binary_transfer", len(body) * 1000 // max(1, (clock.now_us() - started_us) // 1000), "bytes/s")
+    bus.deinit()
