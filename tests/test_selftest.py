@@ -74,7 +74,8 @@ def test_what_is_missing_is_named_with_what_to_do(measure):
     assert "scan: no Notecard at 0x17; FEATHER power switch on? Qwiic cable? a supply that gives 2 A?" in rest
     assert "odr_measured" in figures  # the other part is still measured
     assert rest[-1].endswith("parts failed")
-    _, rest, _ = measure(lambda bench: bench.bus.chips.pop(0x18))
+    figures, rest, bench = measure(lambda bench: bench.bus.chips.pop(0x18))
+    assert figures["notecard_firmware"].strip() == bench.notecard.version
     assert any(line.startswith("scan: no LIS3DH at 0x18; Qwiic cable in?") for line in rest)
 
 

@@ -42,6 +42,10 @@ class Bus:
             self._i2c.deinit()
         self._i2c = None
 
+    def scan(self):
+        """Addresses that answer, at the speed that every chip can."""
+        return self._i2c_for(NOTECARD_ADDRESS).scan()
+
     def writeto(self, address, buffer, stop=True, *, start=0, end=None):
         # `stop` is machine.I2C's: whatever it asks for, each transfer ends with a STOP
         i2c = self._i2c_for(address)

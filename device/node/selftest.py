@@ -23,14 +23,16 @@ def run(open_bus, values=None):
     values = values or settings.load()
     for complaint in values.complaints:
         print(complaint)
+    bus = Bus(open_bus)
     failed = 0
     for part in (_memory, _clock, _scan, _sensor, _notecard):
         gc.collect()
         try:
-            part(open_bus, values)
+            part(bus, values)
         except Exception as error:  # the next part may still have something to tell
             failed += 1
             print("%s: %s" % (part.__name__[1:], error))
+    bus.deinit()
     print("selftest: %s" % ("all well" if not failed else "%d parts failed" % failed))
     return failed
 
@@ -39,7 +41,7 @@ def figure(name, value, unit):
     print("%s = %s %s" % (name, value, unit))
 
 
-def _memory(open_bus, values):
+def _memory(bus, values):
     started_us = clock.now_us()
     gc.collect()
     figure("gc_collect", (clock.now_us() - started_us) // 1000, "ms")
@@ -52,7 +54,7 @@ def _memory(open_bus, values):
         pass
 
 
-def _clock(open_bus, values):
+def _clock(bus, values):
     shortest_us = 1000000
     for _ in range(100):
         before_us = clock.now_us()
@@ -67,13 +69,8 @@ def _clock(open_bus, values):
     figure("sleep_of_5_ms", (clock.now_us() - started_us) // 20, "us")
 
 
-def _scan(open_bus, values):
-    i2c = open_bus(NOTECARD_HZ)
-    if hasattr(i2c, "try_lock"):
-        i2c.try_lock()
-    found = i2c.scan()
-    if hasattr(i2c, "deinit"):
-        i2c.deinit()
+def _scan(bus, values):
+    found = bus.scan()
     figure("i2c_answers", " ".join(["0x%02x" % address for address in found]) or "nobody", "")
     if NOTECARD_ADDRESS not in found:
         raise OSError("no Notecard at 0x17; " + NOTECARD_HINT)
@@ -81,8 +78,7 @@ def _scan(open_bus, values):
         raise OSError("no LIS3DH at 0x%02x; %s" % (values.sensor_address, SENSOR_HINT))
 
 
-def _sensor(open_bus, values):
-    bus = Bus(open_bus)
+def _sensor(bus, values):
     bus.sensor_hz = NOTECARD_HZ
     accelerometer = Accelerometer(bus, values.sensor_address)
     bus.sensor_hz = SENSOR_HZ
@@ -109,11 +105,9 @@ def _sensor(open_bus, values):
     length = frame.encode(window, identity, out)
     figure("encode", (clock.now_us() - started_us) // 1000, "ms")
     figure("frame", length, "bytes")
-    bus.deinit()
 
 
-def _notecard(open_bus, values):
-    bus = Bus(open_bus)
+def _notecard(bus, values):
     uplink = Uplink(bus, values)
     started_us = clock.now_us()
     uplink.connect()
@@ -126,4 +120,3 @@ def _notecard(open_bus, values):
     started_us = clock.now_us()
     uplink.stage([body])
     figure("binary_transfer", len(body) * 1000 // max(1, (clock.now_us() - started_us) // 1000), "bytes/s")
-    bus.deinit()
