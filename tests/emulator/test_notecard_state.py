@@ -938,3 +938,20 @@ def test_the_trace_has_every_line_and_is_json(host):
     records = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert any("heartbeat" in record.get("line", "") for record in records)
     assert any(record["what"] == "stream out" and record["bytes"] == 4 for record in records)
+
+
+def test_what_is_heard_while_a_queued_request_is_sent_comes_in_order(host):
+    """On a shared bus others go on while the card waits for a server."""
+
+    def send(request):
+        host.card.feed(b'{"req":"echo","id":1}\n')
+        host.card.agenda.advance()
+        assert host.card.available() == 0
+        return WebResponse(200)
+
+    host.card.send = send
+    assert host.ask(POST | {"async": True}) == {}
+    host.card.agenda.advance()
+    assert not host.card.queued
+    host.write(b'{"req":"echo","id":2}\n')
+    assert [json.loads(host.read_message())["id"] for _ in range(2)] == [1, 2]

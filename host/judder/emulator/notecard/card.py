@@ -146,7 +146,7 @@ class Notecard:
         self._reply = b""
         self._reply_message: Message | None = None
         self._after_reply = b""
-        self._waiting = b""
+        self._waiting = b""  # what came while a web request was being sent
 
     # --- the wire -----------------------------------------------------------------------------------------------
 
@@ -158,6 +158,7 @@ class Notecard:
         if self._sending:
             self._waiting += data
             return
+        data, self._waiting = self._waiting + data, b""
         heard_ns = self.clock.now_ns() + lasting_ns
         if self.store.receiving and heard_ns - self._heard_ns > SILENCE_NS:
             self.store.end()
@@ -169,13 +170,13 @@ class Notecard:
             data = self._admit(data)
         while data:
             data = self.store.feed(data) if self.store.receiving else self._feed_line(data)
-            if not data and self._waiting:
-                data, self._waiting = self._waiting, b""
 
     def available(self) -> int:
         """Unread bytes of the current message; 0 before its time."""
         if self._sending:
             return 0
+        if self._waiting:
+            self.feed(b"")
         self.agenda.advance()
         if not self._messages or not self.up() or self._messages[0].ready_at_ns > self.clock.now_ns():
             return 0
