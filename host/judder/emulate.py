@@ -1,7 +1,7 @@
 """`judder emulate notecard`: an emulated Notecard for programs that we did not write, in real time."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from judder.emulator.trace import json_lines, silent
 from judder.emulator.transports import I2CSocket, Pty
 
 NACK = "nack"
+NACK_EVERY = 50
 ROUTE_TIMEOUT_S = 3600.0
 FAULTS = {name: kind.meaning for name, kind in faults.KINDS.items()} | {NACK: "the card does not acknowledge (I2C)"}
 
@@ -83,7 +84,7 @@ def notecard(
             if text.partition(":")[0] == NACK:
                 if i2c_socket is None:
                     raise ValueError(f"--fault {text}: only an I2C bus has it; use --i2c-socket")
-                bus.faults.append(Nack(text))
+                bus.faults.append(_nack(text))
             else:
                 card.faults.append(faults.named(text))
         if kind.script is not None:
@@ -104,18 +105,7 @@ def _close(out: IO[str]) -> None:
             out.close()
 
 
-class Nack:
+def _nack(text: str) -> Callable[[Transfer], Injected | None]:
     """Each n-th transfer to the card is not acknowledged."""
-
-    def __init__(self, text: str) -> None:
-        _, _, every = text.partition(":")
-        if every and not (every.isdecimal() and int(every)):
-            raise ValueError(f"{text}: behind the colon goes a number n, for each n-th time")
-        self.every = int(every or 50)
-        self.transfers = 0
-
-    def __call__(self, transfer: Transfer) -> Injected | None:
-        if transfer.address != ADDRESS:
-            return None
-        self.transfers += 1
-        return None if self.transfers % self.every else Injected(ADDRESS_NACK)
+    occasions = faults.make(faults.Occasional, text, NACK_EVERY)
+    return lambda transfer: Injected(ADDRESS_NACK) if transfer.address == ADDRESS and occasions.strikes() else None

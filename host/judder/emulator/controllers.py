@@ -6,7 +6,6 @@ finds the emulated chips: `notecard.OpenI2C(PeripheryI2C(RemoteBus(path)), 0, 0)
 """
 
 import socket
-import struct
 from collections.abc import Sequence
 from errno import EIO, ENODEV
 from pathlib import Path
@@ -14,9 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from judder.emulator.i2c import ACK, ADDRESS_NACK, Transfer
-
-_REQUEST = struct.Struct("<BBHH")
-_REPLY = struct.Struct("<BH")
+from judder.emulator.stream import REPLY, REQUEST
 
 
 class Bus(Protocol):
@@ -46,9 +43,9 @@ class RemoteBus:
         self._socket.close()
 
     def transfer(self, transfer: Transfer) -> tuple[int, bytes]:
-        header = _REQUEST.pack(ord("T"), transfer.address, len(transfer.written), transfer.read_length)
+        header = REQUEST.pack(ord("T"), transfer.address, len(transfer.written), transfer.read_length)
         self._socket.sendall(header + transfer.written)
-        status, length = _REPLY.unpack(self._exactly(_REPLY.size))
+        status, length = REPLY.unpack(self._exactly(REPLY.size))
         return status, self._exactly(length)
 
     def _exactly(self, length: int) -> bytes:

@@ -82,9 +82,14 @@ class I2CBus:
     def transfer(self, transfer: Transfer) -> tuple[int, bytes]:
         """Run one transfer; returns the status and the bytes read."""
         status, data = self._transfer(transfer)
-        if self.trace is not silent:
-            hexes = {"written": transfer.written.hex(), "read": data.hex()}
-            self.trace("bus", address=transfer.address, status=status, length=transfer.read_length, **hexes)
+        self.trace(
+            "bus",
+            address=transfer.address,
+            status=status,
+            length=transfer.read_length,
+            written=transfer.written,
+            read=data,
+        )
         return status, data
 
     def _transfer(self, transfer: Transfer) -> tuple[int, bytes]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from judder.emulator.i2c import ACK, I2CBus, Transfer
 
-_REQUEST = struct.Struct("<BBHH")
-_REPLY = struct.Struct("<BH")
+REQUEST = struct.Struct("<BBHH")
+REPLY = struct.Struct("<BH")
 UNKNOWN_OP = 255
 
 Handler = Callable[["Request"], bytes]
@@ -40,19 +40,19 @@ class Stream:
 
     def request(self) -> Request | None:
         """Wait for the next request; None when the other end has gone."""
-        if not self._fill(_REQUEST.size):
+        if not self._fill(REQUEST.size):
             return None
-        op, address, written_length, read_length = _REQUEST.unpack_from(self._buffer)
-        if not self._fill(_REQUEST.size + written_length):
+        op, address, written_length, read_length = REQUEST.unpack_from(self._buffer)
+        if not self._fill(REQUEST.size + written_length):
             return None
-        written = self._buffer[_REQUEST.size : _REQUEST.size + written_length]
-        self._buffer = self._buffer[_REQUEST.size + written_length :]
+        written = self._buffer[REQUEST.size : REQUEST.size + written_length]
+        self._buffer = self._buffer[REQUEST.size + written_length :]
         return Request(op, address, read_length, written)
 
     def reply(self, status: int, data: bytes = b"") -> None:
         """Answer the request in flight; a client that has gone is no error here."""
         with suppress(BrokenPipeError):
-            os.write(self._write_fd, _REPLY.pack(status, len(data)) + data)
+            os.write(self._write_fd, REPLY.pack(status, len(data)) + data)
 
     def _fill(self, length: int) -> bool:
         while len(self._buffer) < length:

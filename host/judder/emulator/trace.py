@@ -6,13 +6,14 @@ Each line has `t_s` (the bench's time), `what` and its own members: `request` an
 virtual clock. Tokens of routes are Notehub's and not in it; what the host itself sends is.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 
 from judder.emulator.clock import Clock
 
 Trace = Callable[..., None]
-"""Called with what happened and its members."""
+"""Called with what happened and its members: bytes called `data` are told by length and MD5, any others in hex."""
 
 
 def silent(what: str, **members: object) -> None:
@@ -24,6 +25,9 @@ def json_lines(clock: Clock, write: Callable[[str], object]) -> Trace:
 
     def trace(what: str, **members: object) -> None:
         record = {"t_s": round(clock.now_ns() / 1e9, 6), "what": what, **members}
-        write(json.dumps(record, separators=(",", ":")) + "\n")
+        data = record.pop("data", None)
+        if isinstance(data, bytes):
+            record |= {"bytes": len(data), "md5": hashlib.md5(data, usedforsecurity=False).hexdigest()}
+        write(json.dumps(record, separators=(",", ":"), default=bytes.hex) + "\n")
 
     return trace

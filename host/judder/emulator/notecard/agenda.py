@@ -114,10 +114,7 @@ class Agenda:
     def _send_queued(self) -> None:
         card = self._card
         queued = card.queued.popleft()
-        try:
-            response = card.response(queued.request)
-        except TimeoutError:
-            response = None
+        response = card.response(queued.request)
         if response is not None and queued.file:
             body: Fields = {"result": response.status, "payload": response.body.decode(errors="replace")}
             note = queued.note or "response"

@@ -19,9 +19,9 @@ _SECOND_NS = 1_000_000_000
 class Attn:
     """The pin and what may move it. `high` is its level; `pulses` are the times at which the watchdog pulled it low."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, off: bool = False) -> None:
         self.high = True
-        self.off = False
+        self.off = off
         self.pulses: deque[int] = deque(maxlen=1000)
         self.watched: set[str] = set()
         self.files: list[str] = []

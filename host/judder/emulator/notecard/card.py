@@ -11,7 +11,6 @@ Unverified against hardware: error texts before their {tokens}, replay of a repe
 not match or an empty store answers, that the store outlives web.post, how long requests take.
 """
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -203,9 +202,7 @@ class Notecard:
         self.restarts += 1
         self.link.restart()
         self.store.clear()
-        off = self.attn.off
-        self.attn = Attn()
-        self.attn.off = off
+        self.attn = Attn(off=self.attn.off)
         self._power_up()
         self.trace("restart")
 
@@ -328,7 +325,7 @@ class Notecard:
             self._queue(line, self._heard_ns + self.request_ns)
         self._reply_message = self._queue(lines[-1]) if lines else None
         if self._after_reply:
-            self.trace("stream out", bytes=len(self._after_reply) - 1, md5=_md5(self._after_reply[:-1]))
+            self.trace("stream out", data=self._after_reply[:-1])
             self._messages.append(Message(self._after_reply, self._busy_until_ns))
 
     def _queue(self, data: bytes, ready_at_ns: int | None = None) -> Message:
@@ -370,7 +367,7 @@ class Notecard:
         """The member that replies have only when there is a session."""
         return {"connected": True} if self.online() else {}
 
-    def queue(self, request: WebRequest, file: str, note: str) -> None:
+    def send_later(self, request: WebRequest, file: str, note: str) -> None:
         """Send a web request when there is a session."""
         if len(self.queued) >= QUEUED:
             raise CardError(f"{QUEUED} web requests are waiting already {{too-many-notes}}")
@@ -390,10 +387,7 @@ class Notecard:
 
     def exchange(self, request: WebRequest, timeout_ns: int) -> WebResponse:
         """Send a web request. Raises CardError when no answer comes in time; the server may have acted all the same."""
-        try:
-            response = self.response(request)
-        except TimeoutError:  # of a real server, after the request's seconds
-            response = None
+        response = self.response(request)
         in_time = self.latency_ns <= timeout_ns and self.link.online(self._heard_ns + self.latency_ns)
         if response is None or not in_time:
             self._busy_until_ns += timeout_ns
@@ -402,18 +396,20 @@ class Notecard:
         return response
 
     def response(self, request: WebRequest) -> WebResponse | None:
-        """The server's answer, or whoever's; None when it is lost. Raises TimeoutError."""
+        """The server's answer, or whoever's; None when it is lost, or a real server takes longer than `seconds`."""
         for fault in self.faults:
             instead = fault.intercept(request)
             if instead is not None:
                 return instead
         self.posts += 1
         self.bytes_posted += len(request.body)
-        about = {"bytes": len(request.body), "md5": _md5(request.body), "content": request.content}
-        self.trace("post", method=request.method, route=request.route, name=request.name, **about)
+        about = {"method": request.method, "route": request.route, "name": request.name, "content": request.content}
+        self.trace("post", **about, data=request.body)
         self._sending = True
         try:
             answer = self.send(request)
+        except TimeoutError:
+            return None
         finally:
             self._sending = False
         self.trace("answer", status=answer.status, bytes=len(answer.body))
@@ -426,9 +422,5 @@ class Notecard:
     def _receive_stream(self, stream: bytes) -> bytes:
         for fault in self.faults:
             stream = fault.stream(stream)
-        self.trace("stream", bytes=len(stream), md5=_md5(stream))
+        self.trace("stream", data=stream)
         return stream
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -238,14 +238,20 @@ KINDS = {
 
 def named(text: str) -> Occasional:
     """The fault called NAME or NAME:EVERY. Raises ValueError for a text that is neither."""
-    name, colon, every = text.partition(":")
+    name = text.partition(":")[0]
     if name not in KINDS:
         raise ValueError(f"{name} is no fault of a Notecard: {', '.join(KINDS)}")
-    if colon and not (every.isdecimal() and int(every)):
-        raise ValueError(f"{text}: behind the colon goes a number n, for each n-th time")
     kind = KINDS[name]
-    n = int(every) if colon else kind.every
-    return kind.make(times=None, every=n, skip=n - 1)
+    return make(kind.make, text, kind.every)
+
+
+def make(maker: Callable[..., Occasional], text: str, every: int) -> Occasional:
+    """One that strikes each n-th time, as NAME:n says, or each `every`-th. Raises ValueError."""
+    _, colon, given = text.partition(":")
+    if colon and not (given.isdecimal() and int(given)):
+        raise ValueError(f"{text}: behind the colon goes a number n, for each n-th time")
+    n = int(given) if colon else every
+    return maker(times=None, every=n, skip=n - 1)
 
 
 def _blocks(stream: bytes) -> list[tuple[int, int]]:

@@ -5,6 +5,8 @@ without it (note-c:n_request.c, note-python:notecard/notecard.py). The Notecard 
 number [unverified against hardware; note-c formats four].
 """
 
+import base64
+import binascii
 import json
 import re
 import zlib
@@ -82,6 +84,14 @@ def encode(value: object) -> bytes:
         return _ENCODER.encode(value).encode()
     except (ValueError, RecursionError):
         raise CardError("a member has no form in JSON {syntax}") from None
+
+
+def decode_payload(text: str, token: str = "") -> bytes:
+    """A `payload` member. Raises CardError, with a token for the client, when it is no base64."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise CardError(f"payload: must be base64 {token}".rstrip()) from None
 
 
 def _finite(text: str) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 NEVER = 1 << 63
 CONNECT_NS = 10_000_000_000
 SECONDS = 90
+OFFLINE_MODES = ("off", "dfu")
 MINUTE_NS = 60_000_000_000
 
 
@@ -94,7 +95,7 @@ class Link:
 
     def reach_ns(self, wanted_ns: int) -> int:
         """When Notehub is reached if it is wanted from `wanted_ns` on."""
-        if self.mode in ("off", "dfu") or wanted_ns >= NEVER:
+        if self.mode in OFFLINE_MODES or wanted_ns >= NEVER:
             return NEVER
         if self._holds_session(wanted_ns):
             at_ns = max(wanted_ns, self._since_ns + self.connect_delay_ns)
@@ -124,7 +125,7 @@ class Link:
 
     def network_ns(self, at_ns: int) -> int:
         """When there is a network, at `at_ns` at the earliest; NEVER in a mode that uses none."""
-        return NEVER if self.mode in ("off", "dfu") else self._after_outages(at_ns)
+        return NEVER if self.mode in OFFLINE_MODES else self._after_outages(at_ns)
 
     def _after_outages(self, at_ns: int) -> int:
         for start, end in sorted(self.outages):

@@ -129,6 +129,10 @@ class Notefiles:
                     del notefile.notes[note_id]
         return events
 
+    def pending(self) -> int:
+        """How many changes Notehub has not heard of."""
+        return sum(notefile.pending() for notefile in self.files.values())
+
     def named(self, names: Iterable[str] | None) -> list[Notefile]:
         """Those of `names` that exist; all when there are no names."""
         return [notefile for name, notefile in self.files.items() if names is None or name in names]

@@ -1,12 +1,13 @@
 """What Notehub holds for one Notecard, and has received from it: the other end of a sync."""
 
-import hashlib
 import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from judder.emulator.notecard.binary_store import md5
 from judder.emulator.notecard.line import Fields
 
 EVENTS = 10_000
@@ -43,6 +44,7 @@ class Firmware:
     created_s: int = 0
     info: Fields = field(default_factory=dict)
 
+    @cached_property
     def about(self) -> dict[str, Any]:
         """What dfu.status tells about it."""
         return {
@@ -51,7 +53,7 @@ class Firmware:
             "modified": self.created_s,
             "info": {**self.info, **({"version": self.version} if self.version else {})},
             "length": len(self.data),
-            "md5": hashlib.md5(self.data, usedforsecurity=False).hexdigest(),
+            "md5": md5(self.data),
             "name": self.name,
             "source": self.name,
             "type": "firmware",

@@ -11,6 +11,7 @@ from judder.emulator.notecard.link import NEVER
 from judder.emulator.notecard.twin import Firmware
 
 BYTES_PER_S = 20_000
+IDLE = "no download in progress"
 
 
 @dataclass
@@ -19,7 +20,7 @@ class Update:
 
     bytes_per_s: int = BYTES_PER_S
     mode: str = "idle"
-    status: str = "no download in progress"
+    status: str = IDLE
     enabled: bool = True
     firmware: Firmware | None = None
     ready_ns: int = 0
@@ -48,14 +49,13 @@ class Update:
 
     def postpone(self, until_ns: int) -> None:
         """There is no network: what is missing comes afterwards."""
-        if self._done_ns < NEVER:
-            self._done_ns = max(self._done_ns, until_ns)
+        self._done_ns = until_ns
 
     def abort(self) -> None:
         """The card went off the network for good: the next sync starts the download anew."""
         self._done_ns = NEVER
         self.firmware = self._offered = None
-        self.mode, self.status = "idle", "no download in progress"
+        self.mode, self.status = "idle", IDLE
 
     def stop(self, status: str, error: str) -> None:
         """The host is through with it, well or not."""
@@ -73,7 +73,7 @@ class Update:
             percent = min(99, (now_ns - self._started_ns) * 100 // span)
             reply |= {"status": f"downloading: {percent}% complete", "pending": True}
         if self.firmware is not None:
-            reply["body"] = self.firmware.about()
+            reply["body"] = self.firmware.about
         return reply
 
 

@@ -1,10 +1,8 @@
 """card.* and echo; the sensors of the card itself tell fixed, plausible values."""
 
-import base64
-import binascii
 from typing import TYPE_CHECKING
 
-from judder.emulator.notecard.line import CardError, Fields
+from judder.emulator.notecard.line import CardError, Fields, decode_payload
 from judder.emulator.notecard.link import NEVER
 from judder.emulator.notecard.vocabulary import answers
 
@@ -143,11 +141,3 @@ def _usage(card: "Notecard", fields: Fields) -> Fields:
 @answers("card.io", {"i2c": int, "mode": str})
 def _io(card: "Notecard", fields: Fields) -> Fields:
     return {}
-
-
-def decode_payload(text: str) -> bytes:
-    """A `payload` member. Raises CardError when it is no base64."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise CardError("payload: must be base64") from None

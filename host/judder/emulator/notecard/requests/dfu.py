@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from judder.emulator.notecard.binary_store import cobs_length, md5
 from judder.emulator.notecard.line import CardError, Fields
+from judder.emulator.notecard.update import IDLE
 from judder.emulator.notecard.vocabulary import answers
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ PAYLOAD_LIMIT = 6000  # assumed: what base64 leaves of a reply
 def _status(card: "Notecard", fields: Fields) -> Fields:
     update = card.update
     if fields.get("name") == "card":
-        return {"mode": "idle", "status": "no download in progress", "on": True}
+        return {"mode": "idle", "status": IDLE, "on": True}
     if fields.get("on") or fields.get("off"):
         update.enabled = not fields.get("off")
         update.offer(card.twin.firmware, card.heard_ns)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from judder.emulator.notecard.line import CardError, Fields
-from judder.emulator.notecard.link import MINUTE_NS, NEVER
+from judder.emulator.notecard.link import MINUTE_NS, NEVER, OFFLINE_MODES
 from judder.emulator.notecard.vocabulary import Kind, answers
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _status(card: "Notecard", fields: Fields) -> Fields:
 
 @answers("hub.sync", {"out": bool, "in": bool, "allow": bool})
 def _sync(card: "Notecard", fields: Fields) -> Fields:
-    if card.link.mode in ("off", "dfu"):
+    if card.link.mode in OFFLINE_MODES:
         raise CardError(f"sync is not possible in mode {card.link.mode} (hub.set) {{hub-mode}}")
     card.link.want_sync(card.heard_ns, requested=True)
     return {}
@@ -82,10 +82,9 @@ def _sync(card: "Notecard", fields: Fields) -> Fields:
 
 @answers("hub.sync.status", {"sync": bool})
 def _sync_status(card: "Notecard", fields: Fields) -> Fields:
-    link = card.link
-    if fields.get("sync") and any(notefile.pending() for notefile in card.notefiles.files.values()):
+    link, pending = card.link, card.notefiles.pending() > 0
+    if fields.get("sync") and pending:
         link.want_sync(card.heard_ns, requested=True)
-    pending = not card.time_known() or any(notefile.pending() for notefile in card.notefiles.files.values())
     reply: Fields = {"mode": "{modem-on}" if card.online() else "{modem-off}"}
     if link.sync_due_ns() < NEVER and link.wanted(card.heard_ns):
         reply["status"] = "waiting for service {wait-service}"
@@ -96,7 +95,7 @@ def _sync_status(card: "Notecard", fields: Fields) -> Fields:
     if link.completed_ns is not None:
         reply["completed"] = (card.heard_ns - link.completed_ns) // 1_000_000_000
         reply["time"] = card.time_s(link.completed_ns)
-    return reply | ({"sync": True} if pending else {})
+    return reply | ({"sync": True} if pending or not card.time_known() else {})
 
 
 @answers("hub.log", {"text": str, "alert": bool, "sync": bool}, needs=["text"])

@@ -4,7 +4,7 @@ import base64
 import itertools
 from typing import TYPE_CHECKING
 
-from judder.emulator.notecard.line import CardError, Fields
+from judder.emulator.notecard.line import CardError, Fields, decode_payload
 from judder.emulator.notecard.notefiles import (
     DATABASES,
     INBOUND,
@@ -16,7 +16,6 @@ from judder.emulator.notecard.notefiles import (
     check_name,
     template_bytes,
 )
-from judder.emulator.notecard.requests.card import decode_payload
 from judder.emulator.notecard.vocabulary import answers
 
 if TYPE_CHECKING:

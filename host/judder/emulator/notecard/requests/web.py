@@ -7,12 +7,11 @@ With `async` the reply comes at once and the request is sent when there is a ses
 """
 
 import base64
-import binascii
 import json
 from typing import TYPE_CHECKING
 
 from judder.emulator.notecard.binary_store import cobs_length, md5
-from judder.emulator.notecard.line import CardError, Fields, encode
+from judder.emulator.notecard.line import CardError, Fields, decode_payload, encode
 from judder.emulator.notecard.link import SECONDS, WebRequest, WebResponse
 from judder.emulator.notecard.notefiles import LOCAL, check_name
 from judder.emulator.notecard.vocabulary import Handler, Kind, answers
@@ -82,7 +81,7 @@ def _queue(card: "Notecard", request: WebRequest, fields: Fields) -> Fields:
     file = fields.get("file", "")
     if file:
         check_name(file, (LOCAL,))
-    card.queue(request, file, fields.get("note", ""))
+    card.send_later(request, file, fields.get("note", ""))
     return {}
 
 
@@ -142,10 +141,7 @@ def _web_body(card: "Notecard", fields: Fields) -> bytes:
             raise CardError("binary: nothing is held {web-payload}")
         return card.store.data
     if "payload" in fields:
-        try:
-            return base64.b64decode(fields["payload"], validate=True)
-        except (binascii.Error, ValueError):
-            raise CardError("payload: must be base64 {web-payload}") from None
+        return decode_payload(fields["payload"], "{web-payload}")
     return encode(fields["body"]) if "body" in fields else b""
 
 
