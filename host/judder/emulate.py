@@ -15,7 +15,7 @@ from judder.emulator.notecard.card import DEVICE, VERSION
 from judder.emulator.notecard.line import ECHO_DIGITS
 from judder.emulator.notehub import Notehub
 from judder.emulator.trace import json_lines, silent
-from judder.emulator.transports import I2CSocket, Pty
+from judder.emulator.transports import I2CSocket, Pty, Transport
 
 NACK = "nack"
 NACK_EVERY = 50
@@ -55,7 +55,7 @@ def notehub(routes: Sequence[str], *, chunked: bool) -> Notehub:
 @contextmanager
 def notecard(
     kind: Card, hub: Notehub, *, i2c_socket: Path | None = None, link: Path | None = None
-) -> Iterator[Pty | I2CSocket]:
+) -> Iterator[Transport]:
     """Run a card on a pseudo terminal, or on an I2C bus behind a socket. Raises OSError, ValueError."""
     with ExitStack() as stack:
         clock = WallClock()
@@ -90,7 +90,7 @@ def notecard(
         if kind.script is not None:
             script.run(script.load(kind.script), card)
         if i2c_socket is None:
-            transport: Pty | I2CSocket = Pty(card, link)
+            transport: Transport = Pty(card, link)
         else:
             transport = I2CSocket(bus, i2c_socket, when_idle=card.agenda.advance, when_left=card.new_host)
             card.send = transport.while_others_go_on(card.send)

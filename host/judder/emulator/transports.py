@@ -1,8 +1,7 @@
 """The emulated Notecard for programs that we did not write: on a pseudo terminal, and on an I2C bus behind a socket.
 
 Time is the wall clock's: such programs sleep for real. Serial gives messages one right behind the other; I2C gives
-them one at a time. The socket speaks the stream of `judder.emulator.stream`, several clients share one bus. `ended` is
-set when serving had to end; `error` says why.
+them one at a time. The socket speaks the stream of `judder.emulator.stream`, several clients share one bus.
 """
 
 import os
@@ -12,6 +11,7 @@ import socket
 import threading
 import time
 import tty
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,24 +31,58 @@ _UNREAD = 65536  # bytes that wait for a client; until it reads them, no more is
 _STOP_S = 1.0  # for a web request that is still going on
 
 
-class Pty:
+class Transport(ABC):
+    """Served from a thread while the context is open. `ended` is set when that had to end; `error` says why."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.error: Exception | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._serve, name=type(self).__name__, daemon=True)
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """Where clients find it."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        self._thread.join(_STOP_S)
+        self._close()
+
+    @abstractmethod
+    def _serve(self) -> None:
+        """Until `_stopped`."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Leave nothing behind."""
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        self.ended.set()
+
+
+class Pty(Transport):
     """A card on a pseudo terminal at `path`; `link` is a name of one's own for it.
 
-    Served from a thread while the context is open. Raises OSError when there is no pseudo terminal or the link exists
-    as something else.
+    Raises OSError when there is no pseudo terminal or the link exists as something else.
     """
 
     def __init__(self, card: Notecard, link: Path | None = None) -> None:
+        super().__init__()
         self._card = card
         self._link = link
-        self.ended = threading.Event()
-        self.error: Exception | None = None
         self._outgoing = bytearray()
-        self._stopped = False
         self._master, self._slave = pty.openpty()  # ours stays open: a client may close and open it again
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
-        self._thread = threading.Thread(target=self._serve, name="pty", daemon=True)
 
     @property
     def path(self) -> Path:
@@ -59,14 +93,9 @@ class Pty:
             if self._link.is_symlink() and str(self._link.readlink()).startswith("/dev/pts/"):
                 self._link.unlink()  # left behind by one that was killed
             self._link.symlink_to(os.ttyname(self._slave))
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopped = True
-        self._thread.join(_STOP_S)
+    def _close(self) -> None:
         if self._link is not None and self._link.is_symlink() and str(self._link.readlink()) == os.ttyname(self._slave):
             self._link.unlink()
         os.close(self._master)
@@ -77,8 +106,8 @@ class Pty:
             while not self._stopped:
                 self._turn()
         except Exception as error:  # noqa: BLE001  # told by whoever waits for `ended`
-            self.error = None if self._stopped else error
-            self.ended.set()
+            if not self._stopped:
+                self._fail(error)
 
     def _turn(self) -> None:
         readers = [self._master] if len(self._outgoing) < _UNREAD else []
@@ -94,11 +123,11 @@ class Pty:
                 del self._outgoing[: os.write(self._master, self._outgoing[:_CHUNK])]
 
 
-class I2CSocket:
+class I2CSocket(Transport):
     """A bus behind a Unix socket at `path`; any number of clients, one transfer at a time.
 
-    `when_idle` is called now and then, as is `when_left` when a client has gone. Served from threads while the context
-    is open. Raises OSError when the path cannot be used.
+    `when_idle` is called now and then, as is `when_left` when a client has gone. Raises OSError when the path cannot be
+    used.
     """
 
     def __init__(
@@ -108,14 +137,12 @@ class I2CSocket:
         when_idle: Callable[[], None] = lambda: None,
         when_left: Callable[[], None] = lambda: None,
     ) -> None:
-        self.path = path
-        self.ended = threading.Event()
-        self.error: Exception | None = None
+        super().__init__()
+        self._path = path
         self._bus = bus
         self._when_idle = when_idle
         self._when_left = when_left
         self._one_at_a_time = threading.Lock()
-        self._stopped = False
         self._clients: set[socket.socket] = set()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         if path.is_socket() and not _somebody_listens(path):
@@ -128,24 +155,19 @@ class I2CSocket:
             self._listener.close()
             raise
         self._inode = path.stat().st_ino
-        self._thread = threading.Thread(target=self._accept, name="i2c", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    @property
+    def path(self) -> Path:
+        return self._path
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopped = True
-        self._thread.join(_STOP_S)
+    def _close(self) -> None:
         self._listener.close()
         for client in list(self._clients):
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
         with suppress(FileNotFoundError):
-            if self.path.stat().st_ino == self._inode:
-                self.path.unlink()
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
 
     def while_others_go_on(self, send: Sender) -> Sender:
         """`send`, with the bus free meanwhile. For use within a transfer only."""
@@ -159,7 +181,7 @@ class I2CSocket:
 
         return sender
 
-    def _accept(self) -> None:
+    def _serve(self) -> None:
         while not self._stopped:
             try:
                 client, _ = self._listener.accept()
@@ -171,9 +193,9 @@ class I2CSocket:
                 continue
             client.settimeout(None)
             self._clients.add(client)
-            threading.Thread(target=self._serve, args=(client,), name="i2c client", daemon=True).start()
+            threading.Thread(target=self._serve_client, args=(client,), name="i2c client", daemon=True).start()
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve_client(self, client: socket.socket) -> None:
         stream = Stream(client.fileno(), client.fileno())
         with client, suppress(OSError):
             while (request := stream.request()) is not None:
@@ -190,8 +212,7 @@ class I2CSocket:
             try:
                 return action()
             except Exception as error:  # noqa: BLE001  # told by whoever waits for `ended`
-                self.error = error
-                self.ended.set()
+                self._fail(error)
                 return None
 
 
