@@ -12,18 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.emulator.clients.pattern import SIZES, pattern
 
 from judder import emulate
 
 CURRENT = importlib.metadata.version("note-python")
 OLDER = Path(sys.prefix) / "note-python"  # where `make setup` puts them
 PROGRAM = Path(__file__).parent / "clients" / "note_python.py"
-SIZES = (1, 253, 254, 255, 4096, 130_554)
-
-
-def pattern(length):
-    block = bytes(range(256)) + b"\n" * 300 + b"\0" * 300 + bytes(range(255, -1, -1))
-    return (block * (length // len(block) + 1))[:length]
 
 
 def search_path(version):

@@ -40,10 +40,15 @@ def answer(request):
 # --- 100,000 transactions ---------------------------------------------------------------------------------------------
 
 
-def exchange(card, sequence):
-    """One transaction of a client that wraps its sequence number at 16 bits, as note-c does."""
+def sealed(sequence):
+    """A request of a client that wraps its sequence number at 16 bits, as note-c does."""
     body = b'{"req":"echo","text":"x"}'
-    card.feed(body[:-1] + b',"crc":"%04X:%08X"}\n' % (sequence & 0xFFFF, zlib.crc32(body)))
+    return body[:-1] + b',"crc":"%04X:%08X"}\n' % (sequence & 0xFFFF, zlib.crc32(body))
+
+
+def exchange(card, sequence):
+    """One transaction."""
+    card.feed(sealed(sequence))
     card.clock.sleep(10 * MS)
     reply = card.read(card.available())
     at = reply.rindex(b',"crc":"')
@@ -83,11 +88,6 @@ def test_100000_transactions_of_a_client_that_wraps_its_sequence_number():
     assert card.available() == 0  # no reply too many
 
 
-def sealed(sequence):
-    body = b'{"req":"echo","text":"x"}'
-    return body[:-1] + b',"crc":"%04X:%08X"}\n' % (sequence & 0xFFFF, zlib.crc32(body))
-
-
 @pytest.mark.slow
 def test_transactions_across_the_wrap_on_both_transports(serial_port, i2c_socket):
     for sequence in range(60_000, 70_000):
@@ -98,12 +98,14 @@ def test_transactions_across_the_wrap_on_both_transports(serial_port, i2c_socket
         for sequence in range(63_000, 68_000):
             line = sealed(sequence)
             controller.writeto(ADDRESS, bytes([len(line)]) + line)
-            assert b'"crc":"%04X:' % (sequence & 0xFFFF) in read_message(controller)
+            assert b'"crc":"%04X:' % (sequence & 0xFFFF) in read_until(controller, b"\r\n")
 
 
-def read_message(controller):
-    found, available = b"", 0
-    while not found.endswith(b"\r\n"):
+def read_until(controller, wanted, patience_s=10):
+    found, give_up = b"", time.monotonic() + patience_s
+    available = 0
+    while wanted not in found:
+        assert time.monotonic() < give_up, found
         controller.writeto(ADDRESS, bytes([0, available]), False)
         data = controller.readfrom(ADDRESS, available + 2)
         available = data[0]
@@ -221,17 +223,6 @@ def test_garbage_on_the_i2c_socket_is_survived(i2c_socket, raw, transfers, piece
                 part = data[start : start + 250]
                 controller.writeto(ADDRESS, bytes([len(part)]) + part)
 
-        def read_until(wanted):
-            found, give_up = b"", time.monotonic() + 10
-            while wanted not in found:
-                assert time.monotonic() < give_up, found
-                controller.writeto(ADDRESS, b"\0\0", False)
-                available, _ = controller.readfrom(ADDRESS, 2)
-                controller.writeto(ADDRESS, bytes([0, available]), False)
-                data = controller.readfrom(ADDRESS, available + 2)
-                found += data[2 : 2 + data[1]]
-            return found
-
         for written, length in transfers:
             try:
                 controller.writeto(ADDRESS, written)
@@ -240,7 +231,7 @@ def test_garbage_on_the_i2c_socket_is_survived(i2c_socket, raw, transfers, piece
                 pass  # refused: fine
         for piece in pieces:
             write(piece)
-        resynchronise(write, read_until)
+        resynchronise(write, lambda wanted: read_until(controller, wanted))
 
 
 # --- several users of one bus -----------------------------------------------------------------------------------------

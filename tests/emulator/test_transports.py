@@ -236,6 +236,20 @@ def test_a_path_left_behind_is_taken_over_and_another_file_is_not(card, tmp_path
     assert (tmp_path / "file").read_text() == "keep"
 
 
+def refusal(*arguments):
+    """The one line that a wrong call is answered with."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "judder", "emulate", "notecard", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    return ended.stderr
+
+
 @contextmanager
 def command(*arguments):
     """`judder emulate notecard` in a process of its own, with the path it says."""
@@ -321,16 +335,7 @@ def test_the_command_says_ready_and_leaves_nothing_behind(tmp_path, kind):
     ],
 )
 def test_a_wrong_call_is_one_line(arguments, reason):
-    ended = subprocess.run(
-        [sys.executable, "-m", "judder", "emulate", "notecard", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert ended.stderr.count("\n") == 1
-    assert reason in ended.stderr
+    assert reason in refusal(*arguments)
 
 
 def test_the_manual_names_every_option_and_request():
@@ -418,14 +423,7 @@ def test_a_serial_client_that_does_not_read_is_heard_no_more_until_it_does(card)
 
 def test_two_emulators_do_not_take_each_other_s_path(tmp_path):
     with command("--i2c-socket", tmp_path / "i2c") as path:
-        ended = subprocess.run(
-            [sys.executable, "-m", "judder", "emulate", "notecard", "--i2c-socket", path],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert (ended.returncode, "in use" in ended.stderr) == (2, True)
+        assert "in use" in refusal("--i2c-socket", path)
         with Client(path) as client:
             assert "version" in client.ask({"req": "card.version"})
     with command("--pty", "--link", tmp_path / "card"):
@@ -440,16 +438,9 @@ def test_a_link_that_is_something_else_is_named(tmp_path):
     for path, reason in ((tmp_path / "file", "File exists"), (tmp_path / ("x" * 120), "too long")):
         option = "--link" if path.name == "file" else "--i2c-socket"
         kind = ["--pty"] if option == "--link" else []
-        ended = subprocess.run(
-            [sys.executable, "-m", "judder", "emulate", "notecard", *kind, option, path],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert ended.returncode == 2
-        assert str(path) in ended.stderr
-        assert reason in ended.stderr
+        errors = refusal(*kind, option, path)
+        assert str(path) in errors
+        assert reason in errors
     assert (tmp_path / "file").read_text() == "keep"
 
 

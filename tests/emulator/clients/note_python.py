@@ -13,20 +13,14 @@ import time
 import notecard
 import serial
 from notecard import binary_helpers, dfu, env, hub, note, web
+from pattern import SIZES, pattern
 
 from judder.emulator.controllers import PeripheryI2C, RemoteBus
 
-SIZES = (1, 253, 254, 255, 4096, 130_554)
 CHUNK = 40_000
 
 real_sleep = time.sleep
 time.sleep = lambda seconds: real_sleep(seconds / 25)
-
-
-def pattern(length):
-    """All byte values, runs of zeros and of newlines included."""
-    block = bytes(range(256)) + b"\n" * 300 + b"\0" * 300 + bytes(range(255, -1, -1))
-    return (block * (length // len(block) + 1))[:length]
 
 
 def until(ask, wanted, patience_s=20):
