@@ -4,14 +4,21 @@ Nothing that fails ends the program: it is reported in one line, and tried again
 that knows pins.
 """
 
+import gc
 import os
 
 from node import clock, frame, settings
+
+gc.collect()  # what compiling leaves behind, here and below: or the modules lie scattered over the heap
 from node.accelerometer import Accelerometer, capture
 from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus
+
+gc.collect()
 from node.ring import Ring
 from node.uplink import LinkError, Uplink
 from node.window import SLOW_BUS, Window
+
+gc.collect()
 
 FIRMWARE = "judder 0.1.0"
 SLOW_ODR_HZ = 400  # what a bus at 100 kHz can carry without loss
@@ -21,6 +28,7 @@ PAUSE_S = 5
 LONGEST_PAUSE_S = 600
 TIME_EVERY_S = 3600
 LONGEST_IDLE_US = 10000000
+USUAL_DEVICE_UID = "dev:000000000000000"  # an IMEI; a Notecard without a modem has 12 digits
 
 
 def open_i2c(frequency):
@@ -66,7 +74,8 @@ class Node:
         self.window.boot = int.from_bytes(os.urandom(4), "little")
         self.accelerometer = None
         self.identity = None
-        self.frame = bytearray(0)
+        # large buffers first, while the heap is in one piece
+        self.frame = bytearray(frame.max_length(values.samples, len(self._text_block(USUAL_DEVICE_UID))))
         self.odr_hz = values.odr_hz
         self.capture_pause = Pause()
         self.link_pause = Pause()
@@ -122,12 +131,16 @@ class Node:
     def _connect(self):
         self.uplink.connect()
         self._learn_time()
-        identity = frame.text_block(
-            self.uplink.device, FIRMWARE, "", self.settings.hash, self.settings.label, self.settings.session
-        )
-        self.frame = bytearray(frame.max_length(self.settings.samples, len(identity)))
+        identity = self._text_block(self.uplink.device)
+        longest = frame.max_length(self.settings.samples, len(identity))
+        if longest > len(self.frame):
+            self.frame = bytearray(longest)
         self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
+
+    def _text_block(self, device):
+        values = self.settings
+        return frame.text_block(device, FIRMWARE, "", values.hash, values.label, values.session)
 
     def _learn_time(self):
         before_us = clock.now_us()
