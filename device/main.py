@@ -28,7 +28,6 @@ PAUSE_S = 5
 LONGEST_PAUSE_S = 600
 TIME_EVERY_S = 3600
 LONGEST_IDLE_US = 10000000
-USUAL_DEVICE_UID = "dev:000000000000000"  # an IMEI; a Notecard without a modem has 12 digits
 
 
 def open_i2c(frequency):
@@ -74,8 +73,7 @@ class Node:
         self.window.boot = int.from_bytes(os.urandom(4), "little")
         self.accelerometer = None
         self.identity = None
-        # large buffers first, while the heap is in one piece
-        self.frame = bytearray(frame.max_length(values.samples, len(self._text_block(USUAL_DEVICE_UID))))
+        self.frame = bytearray(0)
         self.odr_hz = values.odr_hz
         self.capture_pause = Pause()
         self.link_pause = Pause()
@@ -131,16 +129,12 @@ class Node:
     def _connect(self):
         self.uplink.connect()
         self._learn_time()
-        identity = self._text_block(self.uplink.device)
-        longest = frame.max_length(self.settings.samples, len(identity))
-        if longest > len(self.frame):
-            self.frame = bytearray(longest)
+        identity = frame.text_block(
+            self.uplink.device, FIRMWARE, "", self.settings.hash, self.settings.label, self.settings.session
+        )
+        self.frame = bytearray(frame.max_length(self.settings.samples, len(identity)))
         self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
-
-    def _text_block(self, device):
-        values = self.settings
-        return frame.text_block(device, FIRMWARE, "", values.hash, values.label, values.session)
 
     def _learn_time(self):
         before_us = clock.now_us()

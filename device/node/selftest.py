@@ -18,33 +18,21 @@ NOTECARD_HINT = "FEATHER power switch on? Qwiic cable? a supply that gives 2 A?"
 SENSOR_HINT = "Qwiic cable in? SENSOR_ADDRESS is 24 for 0x18, 25 for 0x19"
 
 
-class _Parts:
-    """What is measured, and the large buffers for it: made first, while the heap is in one piece."""
-
-    def __init__(self, bus, values):
-        self.bus = bus
-        self.settings = values
-        self.window = Window(values.samples)
-        self.identity = frame.text_block("selftest", "", "", "", "", "")
-        self.frame = bytearray(frame.max_length(values.samples, len(self.identity)))
-        self.uplink = Uplink(bus, values)
-
-
 def run(open_bus, values=None):
     """Measure everything; returns how many things failed. `open_bus(frequency)` makes the board's I2C."""
     values = values or settings.load()
     for complaint in values.complaints:
         print(complaint)
-    parts = _Parts(Bus(open_bus), values)
+    bus = Bus(open_bus)
     failed = 0
-    for measure in (_memory, _clock, _scan, _sensor, _notecard):
+    for part in (_memory, _clock, _scan, _sensor, _notecard):
         gc.collect()
         try:
-            measure(parts)
+            part(bus, values)
         except Exception as error:  # the next part may still have something to tell
             failed += 1
-            print("%s: %s" % (measure.__name__[1:], error))
-    parts.bus.deinit()
+            print("%s: %s" % (part.__name__[1:], error))
+    bus.deinit()
     print("selftest: %s" % ("all well" if not failed else "%d parts failed" % failed))
     return failed
 
@@ -53,7 +41,7 @@ def figure(name, value, unit):
     print("%s = %s %s" % (name, value, unit))
 
 
-def _memory(parts):
+def _memory(bus, values):
     started_us = clock.now_us()
     gc.collect()
     figure("gc_collect", (clock.now_us() - started_us) // 1000, "ms")
@@ -66,7 +54,7 @@ def _memory(parts):
         pass
 
 
-def _clock(parts):
+def _clock(bus, values):
     shortest_us = 1000000
     for _ in range(100):
         before_us = clock.now_us()
@@ -81,17 +69,16 @@ def _clock(parts):
     figure("sleep_of_5_ms", (clock.now_us() - started_us) // 20, "us")
 
 
-def _scan(parts):
-    found = parts.bus.scan()
+def _scan(bus, values):
+    found = bus.scan()
     figure("i2c_answers", " ".join(["0x%02x" % address for address in found]) or "nobody", "")
     if NOTECARD_ADDRESS not in found:
         raise OSError("no Notecard at 0x17; " + NOTECARD_HINT)
-    if parts.settings.sensor_address not in found:
-        raise OSError("no LIS3DH at 0x%02x; %s" % (parts.settings.sensor_address, SENSOR_HINT))
+    if values.sensor_address not in found:
+        raise OSError("no LIS3DH at 0x%02x; %s" % (values.sensor_address, SENSOR_HINT))
 
 
-def _sensor(parts):
-    bus, values, window = parts.bus, parts.settings, parts.window
+def _sensor(bus, values):
     bus.sensor_hz = NOTECARD_HZ
     accelerometer = Accelerometer(bus, values.sensor_address)
     bus.sensor_hz = SENSOR_HZ
@@ -105,20 +92,23 @@ def _sensor(parts):
         accelerometer.fifo_level()
     figure("level_read", (clock.now_us() - started_us) // CALLS, "us")
     odr_hz = values.odr_hz if reliable else min(values.odr_hz, 400)
+    window = Window(values.samples)
     tries = capture(accelerometer, window, odr_hz, values.full_scale_g)
     figure("odr_nominal", odr_hz, "Hz")
     if window.interval_ns:
         centihertz = 100000000000 // window.interval_ns
         figure("odr_measured", "%d.%02d" % (centihertz // 100, centihertz % 100), "Hz")
     figure("samples_lost", window.samples_lost, "of %d in %d tries" % (window.samples, tries))
+    identity = frame.text_block("selftest", "", "", "", "", "")
+    out = bytearray(frame.max_length(window.samples, len(identity)))
     started_us = clock.now_us()
-    length = frame.encode(window, parts.identity, parts.frame)
+    length = frame.encode(window, identity, out)
     figure("encode", (clock.now_us() - started_us) // 1000, "ms")
     figure("frame", length, "bytes")
 
 
-def _notecard(parts):
-    uplink = parts.uplink
+def _notecard(bus, values):
+    uplink = Uplink(bus, values)
     started_us = clock.now_us()
     uplink.connect()
     figure("notecard_firmware", uplink.card_version, "")
