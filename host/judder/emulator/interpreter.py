@@ -1,37 +1,153 @@
 """The interpreter that plays the Swan: CPython made to look like CircuitPython 10 to the firmware.
 
 Started as a script in a child process, isolated from its surroundings (`python -I -S`), with the stream's two file
-descriptors and the board's folders. The firmware and its libraries run from their own files, unmodified. What
-CircuitPython has and CPython has not comes from modules/; time, garbage collection and random numbers are the bench's.
+descriptors, the board's folders and how it was started. The firmware and its libraries run from their own files,
+unmodified. What CircuitPython has and CPython has not comes from modules/; time, garbage collection and random numbers
+are the bench's.
+
+What runs when is circuitpython:main.c: safemode.py in safe mode, else boot.py; then code.py or main.py; with a console,
+the REPL once that has ended or was interrupted. After a soft reboot the first two are skipped.
 """
 
 import gc
+import json
 import os
-import runpy
 import sys
+import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-
-def become_swan(read_fd: int, write_fd: int, device: str) -> None:
-    """Turn this interpreter into the Swan's."""
-    modules = Path(__file__).parent / "modules"
-    sys.path[:] = [str(modules), device, str(Path(device) / "lib"), *(p for p in sys.path if p.endswith(_STDLIB))]
-    sys.dont_write_bytecode = True
-    import _bench  # type: ignore[import-not-found]
-
-    _bench.attach(read_fd, write_fd)
-    implementation = dict(vars(sys.implementation), name="circuitpython", version=(10, 3, 1), _mpy=262)
-    sys.implementation = types.SimpleNamespace(**implementation)  # type: ignore[assignment]
-    sys.version = "3.4.0; Adafruit CircuitPython 10.3.1"
-    sys.modules["time"] = _time(_bench)
-    sys.modules["gc"] = _gc(_bench)
-    os.urandom = lambda size: _bench.call(ord("R"), read_length=size)[1]
-    os.uname = lambda: types.SimpleNamespace(sysname="stm32l4r5xx", machine="swan_r5 with STM32L4R5ZI")  # type: ignore[assignment, return-value]
-    sys.stdout = _bench.Console()
-
-
+START_FILES = ("code.txt", "code.py", "main.py", "main.txt")
+CTRL_D = 4
 _STDLIB = (".zip", "lib-dynload", f"python{sys.version_info[0]}.{sys.version_info[1]}")
+
+
+class Board:
+    """The board after a reset. `start` says how it was started: see Swan.power_on."""
+
+    def __init__(self, read_fd: int, write_fd: int, device: str, boot: str, start: dict[str, Any]) -> None:
+        self.device = device
+        self.boot = boot
+        self.start = start
+        self._become_swan(read_fd, write_fd)
+
+    def run(self) -> None:
+        """From reset on. Without a console, what the firmware raises ends the interpreter."""
+        if not self.start["soft"]:
+            self._boot()
+        self._bench.usb_is_up = True
+        if not self.start["console"]:
+            self._run_file(self.device, "main.py")
+            return
+        if not self.start["raw"]:
+            self._run_code()
+        self._run_repl()
+
+    def _boot(self) -> None:
+        safe_mode = self.start["safe_mode"]
+        if not safe_mode:
+            self._guarded(self._run_file, os.path.dirname(self.boot), os.path.basename(self.boot))  # noqa: PTH119, PTH120
+        elif safe_mode != "USER":
+            self._guarded(self._run_file, self.device, "safemode.py")
+
+    def _run_code(self) -> None:
+        if self.start["safe_mode"]:
+            print("Running in safe mode! Not running saved code.")
+            print("You are in safe mode because:", self.start["safe_mode"])
+        else:
+            found = [name for name in START_FILES if self._exists(self.device, name)]
+            if found:
+                self._guarded(self._run_file, self.device, found[0])
+            print("\nCode done running.")
+        print("\nPress any key to enter the REPL. Use CTRL-D to reload.")
+        if self._console.byte() == CTRL_D:
+            self._soft_reboot(raw=False)
+
+    def _run_repl(self) -> None:
+        from _repl import Repl  # type: ignore[import-not-found]
+
+        self._bench.call(ord("Z"), written=b"\x01")  # auto-reload rests while the REPL is in use
+        names: dict[str, Any] = {"__name__": "__main__"}
+        self._guarded(self._run_file, self.device, "repl.py")
+
+        def execute(source: str, interactive: bool, before_error: Callable[[], None]) -> None:
+            try:
+                code = compile(source, "<stdin>", "single" if interactive else "exec")
+                exec(code, names)  # noqa: S102
+            except BaseException as error:  # noqa: BLE001
+                before_error()
+                _print_exception(error)
+            else:
+                before_error()
+
+        repl = Repl(self._console, f"{sys.version}; {os.uname().machine}", execute, raw=self.start["raw"])
+        repl.run()
+        print("soft reboot")
+        self._soft_reboot(raw=repl.raw)
+
+    def _soft_reboot(self, *, raw: bool) -> None:
+        """The bench ends this interpreter and starts another."""
+        self._bench.call(ord("Z"), written=b"\x00")
+        self._bench.call(ord("L"), written=bytes([raw]))
+
+    def _run_file(self, folder: str, name: str) -> None:
+        """Run a file of the board as the main module, if it is there."""
+        if self._exists(folder, name):
+            code = compile((Path(folder) / name).read_bytes(), name, "exec")
+            exec(code, {"__name__": "__main__", "__file__": name})  # noqa: S102
+
+    def _guarded(self, run: Callable[..., None], *arguments: str) -> None:
+        if not self.start["console"]:
+            run(*arguments)
+            return
+        try:
+            run(*arguments)
+        except SystemExit:
+            pass
+        except BaseException as error:  # noqa: BLE001  # the board prints it and goes on
+            _print_exception(error)
+
+    @staticmethod
+    def _exists(folder: str, name: str) -> bool:
+        return (Path(folder) / name).is_file()
+
+    def _become_swan(self, read_fd: int, write_fd: int) -> None:
+        modules = Path(__file__).parent / "modules"
+        stdlib = (path for path in sys.path if path.endswith(_STDLIB))
+        sys.path[:] = [str(modules), self.device, str(Path(self.device) / "lib"), *stdlib]
+        sys.dont_write_bytecode = True
+        version = tuple(self.start["version"])
+        implementation = dict(vars(sys.implementation), name="circuitpython", version=version, _mpy=262)
+        sys.implementation = types.SimpleNamespace(**implementation)  # type: ignore[assignment]
+        sys.version = "3.4.0; Adafruit CircuitPython " + ".".join(map(str, version))
+        import _bench  # type: ignore[import-not-found]
+
+        self._bench = _bench
+        _bench.attach(read_fd, write_fd)
+        self._take_the_boards_place()
+
+    def _take_the_boards_place(self) -> None:
+        import _drive  # type: ignore[import-not-found]
+
+        bench = self._bench
+        machine = f"{self.start['board']} with STM32L4R5ZI"
+        names = {
+            "urandom": lambda size: bench.call(ord("R"), read_length=size)[1],
+            "uname": lambda: types.SimpleNamespace(sysname="stm32l4r5xx", machine=machine),
+        }
+        os.uname = names["uname"]
+        sys.modules["time"] = _time(bench)
+        sys.modules["gc"] = _gc(bench)
+        _drive.attach(self.start["drive"], self.start["capacity"], names)
+        import board  # type: ignore[import-not-found]
+        import supervisor  # type: ignore[import-not-found]
+
+        board.board_id = self.start["board"]
+        supervisor.runtime.safe_mode_reason = self.start["safe_mode"] or supervisor.SafeModeReason.NONE
+        self._console = bench.Console()
+        sys.stdout = self._console
 
 
 def _time(bench: types.ModuleType) -> types.ModuleType:
@@ -49,14 +165,17 @@ def _gc(bench: types.ModuleType) -> types.ModuleType:
     return module
 
 
-def main() -> None:
-    """Boot: boot.py once, then main.py, as after a hard reset."""
-    read_fd, write_fd = int(sys.argv[1]), int(sys.argv[2])
-    device, boot = sys.argv[3:5]
-    become_swan(read_fd, write_fd, device)
-    runpy.run_path(boot)
-    runpy.run_path(str(Path(device) / "main.py"), run_name="__main__")
+def _print_exception(error: BaseException) -> None:
+    """As CircuitPython prints it: no source lines, every OSError by that name."""
+    ours = str(Path(__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    print("Traceback (most recent call last):")
+    for frame in frames:
+        print(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')
+    name = "OSError" if isinstance(error, OSError) else type(error).__name__
+    print(f"{name}: {error}" if str(error) else f"{name}: ")
 
 
 if __name__ == "__main__":
-    main()
+    arguments = sys.argv
+    Board(int(arguments[1]), int(arguments[2]), arguments[3], arguments[4], json.loads(arguments[5])).run()

@@ -15,6 +15,7 @@ from judder.emulator.i2c import ACK, I2CBus, Transfer
 
 REQUEST = struct.Struct("<BBHH")
 REPLY = struct.Struct("<BH")
+INTERRUPTED = 3  # an op of the emulated Swan was carried out, and Ctrl-C has come in on its console
 UNKNOWN_OP = 255
 
 Handler = Callable[["Request"], bytes]

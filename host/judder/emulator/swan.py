@@ -3,8 +3,12 @@
 Time costs, from measurements of the same code elsewhere (see Timing); nothing here was measured on a Swan. The
 child asks for everything that takes time or touches the world through the stream, one request at a time, so the
 whole board stands still while the bench works and a run depends on its seed alone.
+
+With a `usb` port the board is as it lies on a desk: its drive holds what it runs, from the default code.py that
+CircuitPython makes, its console has the REPL, and the drive is writable for the PC until boot.py or the REPL takes it.
 """
 
+import json
 import os
 import random
 import struct
@@ -13,6 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,12 +26,26 @@ from judder.board import Tree, tree
 from judder.emulator.clock import Clock
 from judder.emulator.i2c import I2CBus
 from judder.emulator.runtime import Runtime, cpython
-from judder.emulator.stream import Handler, Request, Stream, carry_out
+from judder.emulator.stream import INTERRUPTED, Handler, Request, Stream, carry_out
+from judder.emulator.usb import UsbPort
 
 RTC_HZ = 32768  # the crystal behind time.monotonic_ns (circuitpython:ports/stm/peripherals/rtc.c)
 TICK_HZ = 1024  # time.sleep ends on such a tick (circuitpython:supervisor/shared/tick.c)
 CONSOLE_LINES = 200
 HEAP_READINGS = 10_000
+DRIVE_BYTES = 1_000_000  # of 1 MiB, what FAT and directories leave
+DEFAULT_CODE = 'print("Hello World!")\n'
+VERSION = (10, 3, 1)
+BOARD = "swan_r5"
+_INPUT_S = 0.05
+_NOT_INTERRUPTED = frozenset(map(ord, "TXIKOWPMAZQL"))
+
+
+class PowerCut(StrEnum):
+    """Where in a step that changes the drive the power goes."""
+
+    before = "before"
+    midway = "midway"
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,11 @@ class SwanCrashError(RuntimeError):
 
 
 class Swan:
-    """The board on `bus`. `settings` is written to its settings.toml; `on_line` sees each line it prints."""
+    """The board on `bus`. `settings` is written to its settings.toml; `on_line` sees each line it prints.
+
+    With `usb` it runs what is on its drive (a new one, or the folder `drive`), otherwise `firmware`. `drive_steps`
+    names each step by which it has changed the drive; at step `cut_at` the power goes, in the way `cut` says.
+    """
 
     def __init__(
         self,
@@ -59,6 +82,10 @@ class Swan:
         on_line: Callable[[str], None] = lambda line: None,
         firmware: Tree | None = None,
         runtime: Runtime | None = None,
+        usb: UsbPort | None = None,
+        drive: Path | None = None,
+        board: str = BOARD,
+        version: tuple[int, int, int] = VERSION,
     ) -> None:
         self.clock = clock
         self.bus = bus
@@ -69,10 +96,23 @@ class Swan:
         self._random = random.Random(seed)
         self.heap_bytes: deque[tuple[int, int]] = deque(maxlen=HEAP_READINGS)  # at each collection: before, after
         self._runtime = runtime or cpython()
-        self._firmware = firmware or tree()
-        self._drive = tempfile.TemporaryDirectory(prefix="judder-swan-")
+        self.usb = usb
+        self.drive_steps: list[str] = []
+        self.drive_bytes = DRIVE_BYTES
+        self.cut_at: int | None = None
+        self.cut = PowerCut.before
+        self.button_pressed = False
+        self._board, self._version = board, version
+        self._temporary = tempfile.TemporaryDirectory(prefix="judder-swan-")
+        self.drive = drive or Path(self._temporary.name)
+        """The folder that stands for CIRCUITPY."""
+        self._firmware = firmware or (tree() if usb is None else Tree(self.drive, self.drive / "boot.py"))
+        self._errors = Path(self._temporary.name) / ".stderr"
         self._partial_line = ""
-        self._reset_wanted = False
+        self._safe_mode = self._safe_mode_next = ""
+        self._drive_is_ours = usb is None
+        self._autoreload, self._in_repl = True, False
+        self._next: Callable[[], None] | None = None  # what the request just answered leads to
         self._child: subprocess.Popen[bytes] | None = None
         self._stream = Stream(-1, -1)
         self._ops: dict[int, Handler] = {
@@ -83,14 +123,23 @@ class Swan:
             ord("C"): self._print,
             ord("R"): lambda request: self._random.randbytes(request.read_length),
             ord("Q"): self._ask_reset,
+            ord("L"): self._ask_soft_reboot,
+            ord("M"): self._choose_next_mode,
+            ord("B"): lambda request: bytes([self.button_pressed]),
+            ord("O"): self._own_drive,
+            ord("W"): self._count_drive_step,
+            ord("P"): self._lose_power,
+            ord("A"): self._set_autoreload,
+            ord("Z"): self._enter_repl,
+            ord("K"): self._send,
+            ord("I"): self._receive,
         }
-        toml = "".join(f"{name} = {value!r}\n" for name, value in (settings or {}).items())
-        (self.drive / "settings.toml").write_text(toml)
-
-    @property
-    def drive(self) -> Path:
-        """The folder that stands for CIRCUITPY."""
-        return Path(self._drive.name)
+        if usb is not None and not (self.drive / "code.py").exists() and not (self.drive / "main.py").exists():
+            (self.drive / "code.py").write_text(DEFAULT_CODE)
+            (self.drive / "lib").mkdir(exist_ok=True)
+        if settings is not None or not (self.drive / "settings.toml").exists():
+            toml = "".join(f"{name} = {value!r}\n" for name, value in (settings or {}).items())
+            (self.drive / "settings.toml").write_text(toml)
 
     def __enter__(self) -> Self:
         self.power_on()
@@ -100,16 +149,36 @@ class Swan:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.power_off()
-        self._drive.cleanup()
+        self._temporary.cleanup()
 
-    def power_on(self) -> None:
-        """Start the firmware from boot.py."""
+    def power_on(self, safe_mode: str = "") -> None:
+        """Start as after a reset; `safe_mode` is the name of CircuitPython's reason to be in it, if it is."""
+        self._safe_mode = safe_mode
+        self._drive_is_ours = self.usb is None
+        self._autoreload, self._in_repl = not safe_mode, False
+        if self.usb is not None:
+            self.usb.plug_in()
+        self.boots += 1
+        self._start()
+
+    def _start(self, *, soft: bool = False, raw: bool = False) -> None:
+        """A new interpreter: from boot.py on, or after a soft reboot without it, and then perhaps in the raw REPL."""
         from_swan, swan_out = os.pipe()
         swan_in, to_swan = os.pipe()
+        start = {
+            "soft": soft,
+            "raw": raw,
+            "console": self.usb is not None,
+            "safe_mode": self._safe_mode,
+            "drive": str(self.drive),
+            "capacity": self.drive_bytes,
+            "board": self._board,
+            "version": self._version,
+        }
         arguments = [str(swan_in), str(swan_out), str(self._firmware.device), str(self._firmware.boot)]
-        with (self.drive / ".stderr").open("wb") as errors:
+        with self._errors.open("wb") as errors:
             self._child = subprocess.Popen(
-                [*self._runtime.command, *arguments],
+                [*self._runtime.command, *arguments, json.dumps(start)],
                 cwd=self.drive,
                 stdin=subprocess.DEVNULL,
                 stderr=errors,
@@ -119,18 +188,35 @@ class Swan:
         os.close(swan_out)
         self._fds = (from_swan, to_swan)
         self._stream = Stream(from_swan, to_swan)
-        self._reset_wanted = False
-        self.boots += 1
+        self._next = None
 
     def power_off(self) -> None:
         """Cut the power: whatever the firmware was doing, it is gone."""
-        if self._child is None:
-            return
+        if self._child is not None:
+            self._stop()
+            if self.usb is not None:
+                self.usb.unplug()
+
+    def _stop(self) -> None:
+        assert self._child is not None
         self._child.kill()
         self._child.wait()
         for fd in self._fds:
             os.close(fd)
         self._child = None
+
+    @property
+    def has_power(self) -> bool:
+        return self._child is not None
+
+    def reset(self, safe_mode: str = "") -> None:
+        """Start anew; with `safe_mode` as after CircuitPython's own crash, say HARD_FAULT."""
+        self.power_off()
+        self.power_on(safe_mode)
+
+    def _soft_reboot(self, *, raw: bool) -> None:
+        self._stop()
+        self._start(soft=True, raw=raw)
 
     def run(self, until: Callable[[], bool]) -> None:
         """Serve the firmware until `until()` holds, which is asked after every request. Raises SwanCrashError."""
@@ -144,13 +230,17 @@ class Swan:
             raise SwanCrashError(self._last_words())
         if request.op == ord("T"):
             self._charge_bus_call()
-        self._stream.reply(*carry_out(request, self.bus, self._ops))
-        if self._reset_wanted:
-            self.power_off()
-            self.power_on()
+        status, data = carry_out(request, self.bus, self._ops)
+        if not self.has_power:
+            return
+        if request.op not in _NOT_INTERRUPTED and self.usb is not None and self.usb.interrupted():
+            status, data = INTERRUPTED, b""
+        self._stream.reply(status, data)
+        if self._next is not None:
+            self._next()
 
     def _last_words(self) -> str:
-        error = (self.drive / ".stderr").read_text(errors="replace").strip()
+        error = self._errors.read_text(errors="replace").strip()
         return "\n".join(["the firmware on the emulated Swan ended", *list(self.lines)[-5:], error])
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -191,10 +281,71 @@ class Swan:
         return b""
 
     def _ask_reset(self, request: Request) -> bytes:
-        self._reset_wanted = True
+        safe_mode, self._safe_mode_next = self._safe_mode_next, ""
+        self._next = lambda: self.reset(safe_mode)
         return b""
 
+    def _ask_soft_reboot(self, request: Request) -> bytes:
+        raw = bool(request.written[0])
+        self._next = lambda: self._soft_reboot(raw=raw)
+        return b""
+
+    def _choose_next_mode(self, request: Request) -> bytes:
+        self._safe_mode_next = request.written.decode()
+        return b""
+
+    # --- the drive ------------------------------------------------------------------------------------------------
+
+    def _own_drive(self, request: Request) -> bytes:
+        if request.written:
+            self._drive_is_ours = bool(request.written[0])
+        return bytes([self._drive_is_ours])
+
+    def _count_drive_step(self, request: Request) -> bytes:
+        self.drive_steps.append(request.written.decode())
+        if len(self.drive_steps) != self.cut_at:
+            return b""
+        return b"\x02" if self.cut is PowerCut.midway else b"\x01"
+
+    def _lose_power(self, request: Request) -> bytes:
+        self.power_off()
+        return b""
+
+    def pc_writes(self, name: str, data: bytes) -> None:
+        """The PC changes a file over USB, and CircuitPython reloads unless somebody is in the REPL.
+
+        Raises PermissionError when the drive belongs to the firmware.
+        """
+        if self._drive_is_ours:
+            raise PermissionError(f"{name}: the drive is read-only for the PC")
+        path = self.drive / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        if self._autoreload and not self._in_repl:
+            self._next = lambda: self._soft_reboot(raw=False)
+
+    def _set_autoreload(self, request: Request) -> bytes:
+        if request.written:
+            self._autoreload = bool(request.written[0])
+        return bytes([self._autoreload])
+
+    # --- the console ------------------------------------------------------------------------------------------------
+
+    def _enter_repl(self, request: Request) -> bytes:
+        self._in_repl = bool(request.written[0])
+        return b""
+
+    def _send(self, request: Request) -> bytes:
+        if self.usb is not None:
+            self.usb.write(request.written)
+        return b""
+
+    def _receive(self, request: Request) -> bytes:
+        return b"" if self.usb is None else self.usb.read(_INPUT_S)
+
     def _print(self, request: Request) -> bytes:
+        if self.usb is not None:
+            self.usb.write(request.written.replace(b"\n", b"\r\n"))
         *lines, self._partial_line = (self._partial_line + request.written.decode(errors="replace")).split("\n")
         for line in lines:
             self.lines.append(line)

@@ -7,6 +7,8 @@ _request = struct.Struct("<BBHH")
 _reply = struct.Struct("<BH")
 _u64 = struct.Struct("<Q")
 _read_fd = _write_fd = -1
+_INTERRUPTED = 3  # somebody has pressed Ctrl-C on the console
+usb_is_up = False  # from the end of boot.py on
 
 
 def attach(read_fd, write_fd):
@@ -15,7 +17,10 @@ def attach(read_fd, write_fd):
 
 
 def call(op, address=0, written=b"", read_length=0):
-    """One request and its reply: (status, bytes). The bench going away ends this interpreter."""
+    """One request and its reply: (status, bytes). The bench going away ends this interpreter.
+
+    Raises KeyboardInterrupt when the request is done and Ctrl-C has come in.
+    """
     try:
         os.write(_write_fd, _request.pack(op, address, len(written), read_length) + written)
         data = os.read(_read_fd, 65536)
@@ -25,6 +30,8 @@ def call(op, address=0, written=b"", read_length=0):
         data = b""
     if not data:
         os._exit(0)
+    if data[0] == _INTERRUPTED:
+        raise KeyboardInterrupt
     return data[0], data[3:]
 
 
@@ -36,8 +43,19 @@ def sleep_ms(duration_ms):
     call(ord("S"), written=_u64.pack(duration_ms))
 
 
+def drive_is_ours():
+    return call(ord("O"), read_length=1)[1] == b"\x01"
+
+
+def own_drive(ours):
+    call(ord("O"), written=bytes([ours]))
+
+
 class Console:
-    """sys.stdout: what the board's USB serial port would show."""
+    """sys.stdout: what the board's USB serial port would show; and what comes in there."""
+
+    def __init__(self):
+        self._waiting = b""
 
     def write(self, text):
         if text:
@@ -48,3 +66,15 @@ class Console:
 
     def flush(self):
         pass
+
+    def send(self, data):
+        """Bytes of the REPL's protocol, which are no lines of text."""
+        call(ord("K"), written=data)
+
+    def byte(self):
+        """Wait for the next byte that comes in."""
+        while not self._waiting:
+            self._waiting = call(ord("I"), read_length=256)[1]
+        first = self._waiting[0]
+        self._waiting = self._waiting[1:]
+        return first

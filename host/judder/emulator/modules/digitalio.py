@@ -1,4 +1,6 @@
-"""CircuitPython's digitalio: pins that nobody presses or drives."""
+"""CircuitPython's digitalio: pins that nobody drives, and the button USR, which the bench may press."""
+
+import _bench
 
 
 class Direction:
@@ -13,6 +15,7 @@ class Pull:
 
 class DigitalInOut:
     def __init__(self, pin):
+        self._pin = pin
         self.direction = Direction.INPUT
         self.pull = None
 
@@ -24,4 +27,5 @@ class DigitalInOut:
 
     @property
     def value(self):
-        return self.pull == Pull.UP
+        pressed = self._pin == "PC13" and _bench.call(ord("B"), read_length=1)[1] == b"\x01"
+        return self.pull == Pull.UP and not pressed

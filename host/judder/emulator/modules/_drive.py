@@ -1,0 +1,201 @@
+"""CIRCUITPY as the board's code sees it: `os` and `open` on the bench's folder.
+
+Error texts and what is missing are CircuitPython's (no ilistdir, no mount); the drive is writable for the PC or for
+the code, never for both. Each step of a change is told to the bench, which may cut the power at it. The flash below,
+with its pages and its cache, is not here: what a step has written stays written.
+"""
+
+import builtins
+import os
+import shutil
+import sys
+import types
+
+import _bench
+
+SECTOR = 512
+_TEXTS = {
+    2: "No such file/directory",
+    17: "File exists",
+    20: "Not a directory",
+    21: "Is a directory",
+    28: "No space left on device",
+    30: "Read-only filesystem",
+    39: "Directory not empty",
+}
+_DIRECTORY, _FILE = 0x4000, 0x8000
+_CUT = b"\x01"
+_TEAR = b"\x02"
+
+_root = ""
+_folder = "/"
+_capacity = 0
+_open = builtins.open
+
+
+def attach(root, capacity, names):
+    """Make `os` and `open` those of the board whose drive is the folder `root`; `names` are further members of os."""
+    global _root, _capacity
+    _root, _capacity = root, capacity
+    module = types.ModuleType("os")
+    for function in (chdir, getcwd, listdir, mkdir, remove, rename, rmdir, stat, statvfs, sync):
+        setattr(module, function.__name__, function)
+    module.unlink = remove
+    module.sep = "/"
+    for name, value in names.items():
+        setattr(module, name, value)
+    sys.modules["os"] = module
+    builtins.open = open
+
+
+def erase():
+    """What CircuitPython makes of a drive that it formats (circuitpython:supervisor/shared/filesystem.c)."""
+    for name in os.listdir(_root):
+        path = os.path.join(_root, name)
+        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+    os.mkdir(os.path.join(_root, "lib"))
+    for name, text in (("settings.toml", ""), ("code.py", 'print("Hello World!")\n')):
+        with _open(os.path.join(_root, name), "w") as file:
+            file.write(text)
+
+
+def _error(number):
+    return OSError(number, _TEXTS.get(number, "Input/output error"))
+
+
+def _host(path):
+    full = path if path.startswith("/") else _folder.rstrip("/") + "/" + path
+    return os.path.normpath(_root + full)
+
+
+def _ask(call, *arguments):
+    try:
+        return call(*arguments)
+    except OSError as error:
+        raise _error(error.errno) from None
+
+
+def _change(what, call, *arguments):
+    """Carry out one step that changes the drive."""
+    if not _bench.drive_is_ours():
+        raise _error(30)
+    if _step(what):
+        _lose_power()
+    return _ask(call, *arguments)
+
+
+def _step(what):
+    """Tell the bench; empty to go on, else the power goes: _CUT before the step, _TEAR in the midst of it."""
+    return _bench.call(ord("W"), written=what.encode(), read_length=1)[1]
+
+
+def _lose_power():
+    """The bench ends this interpreter."""
+    _bench.call(ord("P"))
+
+
+def chdir(path):
+    global _folder
+    _ask(os.stat, _host(path))
+    _folder = "/" + os.path.relpath(_host(path), _root) if _host(path) != _root else "/"
+
+
+def getcwd():
+    return _folder
+
+
+def listdir(path=""):
+    return sorted(name for name in _ask(os.listdir, _host(path)) if name != ".stderr")
+
+
+def stat(path):
+    found = _ask(os.stat, _host(path))
+    mode = _DIRECTORY if os.path.isdir(_host(path)) else _FILE
+    time_s = int(found.st_mtime)
+    return (mode, 0, 0, 0, 0, 0, found.st_size if mode == _FILE else 0, time_s, time_s, time_s)
+
+
+def statvfs(path):
+    sectors = _capacity // SECTOR
+    free = _free() // SECTOR
+    return (SECTOR, SECTOR, sectors, free, free, 0, 0, 0, 0, 255)
+
+
+def sync():
+    pass
+
+
+def mkdir(path):
+    _change("mkdir", os.mkdir, _host(path))
+
+
+def remove(path):
+    _change("remove", os.remove, _host(path))
+
+
+def rmdir(path):
+    _change("rmdir", os.rmdir, _host(path))
+
+
+def rename(old, new):
+    if os.path.exists(_host(new)):  # FAT does not replace
+        raise _error(17)
+    _change("rename", os.rename, _host(old), _host(new))
+
+
+def _free():
+    used = 0
+    for folder, folders, files in os.walk(_root):
+        sizes = [os.path.getsize(os.path.join(folder, name)) for name in files if name != ".stderr"]
+        used += sum(-(-size // SECTOR) * SECTOR for size in sizes) + SECTOR * len(folders)
+    return max(0, _capacity - used)
+
+
+def open(path, mode="r", *_, **__):
+    if os.path.isdir(_host(path)):
+        raise _error(21)
+    if not set(mode) & set("wax+"):
+        return _ask(_open, _host(path), mode)
+    return _Written(_change("open", _open, _host(path), mode.replace("b", "").replace("t", "") + "b", 0), "b" in mode)
+
+
+class _Written:
+    """A file open for writing: each write is a step, which a power cut may leave half done."""
+
+    def __init__(self, file, binary):
+        self._file = file
+        self._binary = binary
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def flush(self):
+        pass
+
+    def read(self, size=-1):
+        data = self._file.read(size)
+        return data if self._binary else data.decode()
+
+    def readinto(self, buffer):
+        return self._file.readinto(buffer)
+
+    def write(self, data):
+        data = bytes(data) if self._binary else data.encode()
+        if self._growth(len(data)) > _free():
+            raise _error(28)
+        fate = _step("write")
+        if fate == _CUT:
+            _lose_power()
+        if fate == _TEAR:
+            self._file.write(data[: len(data) // 2])
+            _lose_power()
+        return self._file.write(data)
+
+    def _growth(self, length):
+        size = os.fstat(self._file.fileno()).st_size
+        end = max(size, self._file.tell() + length)
+        return (-(-end // SECTOR) + size // -SECTOR) * SECTOR
