@@ -7,7 +7,7 @@ BIN := .venv/bin
 OLDER_NOTE_PYTHON := 2.4.1 2.3.3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint type fmt bench clean
+.PHONY: help setup demo test deploy hil check lint type fmt bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ demo: setup ## run the whole loop on the emulated bench
 
 test: setup ## run all tests
 	@$(BIN)/pytest
+
+deploy: setup ## install the firmware on the board that is plugged in
+	@$(BIN)/judder deploy
+
+hil: setup ## the board's tests on a real Swan and Notecard, on USB
+	@$(BIN)/pytest tests/hil --board usb
 
 check: lint type ## lint and types
 

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+RING_FILE = "ring.bin"
+RING_BYTES = 256 * 1024
+"""The board's file for windows that wait: made once, in one piece, and never grown (see design of the ring)."""
+
 
 @dataclass(frozen=True)
 class Tree:

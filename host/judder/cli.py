@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from judder import __version__, cli_store
+from judder import __version__, cli_board, cli_store
 from judder.cli_store import refuse
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app = typer.Typer(
 app.add_typer(cli_store.queue_app, name="queue")
 app.command()(cli_store.label)
 app.command()(cli_store.export)
+app.command()(cli_board.deploy)
+app.command()(cli_board.doctor)
 config_app = typer.Typer(no_args_is_help=True, help="The server's settings.")
 app.add_typer(config_app, name="config")
 emulate_app = typer.Typer(no_args_is_help=True, help="Emulated parts for other programs to talk to.")
@@ -270,6 +272,34 @@ def emulate_notecard(
         refuse(f"{where}: {error.strerror or error}")
     if running.error is not None:
         typer.echo(f"judder: the emulated Notecard ended: {running.error!r}", err=True)
+        raise typer.Exit(1)
+
+
+@emulate_app.command("swan")
+def emulate_swan(
+    link: Annotated[Path, typer.Option(help="Name for its serial port.")] = Path("swan"),
+    drive: Annotated[
+        Path | None, typer.Option(help="Folder to keep its drive in; default: a new temporary one.")
+    ] = None,
+    route: Annotated[
+        list[str] | None, typer.Option(help="ALIAS=URL of a proxy route, on this machine; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws each part's deviations.")] = 1,
+) -> None:
+    """A Swan fresh out of its box, with sensor and Notecard, to try `judder deploy` and `judder doctor` on."""
+    from judder import emulate
+
+    try:
+        hub = emulate.notehub(route or (), chunked=False)
+        with emulate.swan(link, hub, drive=drive, seed=seed, on_line=lambda line: typer.echo(line, err=True)) as desk:
+            typer.echo(f"ready {desk.path}")
+            _wait_for_the_end(desk.ended)
+    except ValueError as error:
+        refuse(str(error))
+    except OSError as error:
+        refuse(f"{error.filename2 or error.filename or link}: {error.strerror or error}")
+    if desk.error is not None:
+        typer.echo(f"judder: the emulated Swan ended: {desk.error}", err=True)
         raise typer.Exit(1)
 
 

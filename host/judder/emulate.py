@@ -1,4 +1,4 @@
-"""`judder emulate notecard`: an emulated Notecard for programs that we did not write, in real time."""
+"""`judder emulate notecard|swan`: an emulated Notecard, or a whole board, for other programs, in real time."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from judder.emulator.bench import Bench
 from judder.emulator.clock import WallClock
+from judder.emulator.desk import Desk
 from judder.emulator.i2c import ADDRESS_NACK, I2CBus, Injected, Transfer
+from judder.emulator.machine import Machine
 from judder.emulator.notecard import ADDRESS, Notecard, NotecardI2C, faults, script
 from judder.emulator.notecard.binary_store import MAXIMUM
 from judder.emulator.notecard.card import DEVICE, VERSION
@@ -16,6 +19,7 @@ from judder.emulator.notecard.line import ECHO_DIGITS
 from judder.emulator.notehub import Notehub
 from judder.emulator.trace import json_lines, silent
 from judder.emulator.transports import I2CSocket, Pty, Transport
+from judder.emulator.usb import UsbPort
 
 NACK = "nack"
 NACK_EVERY = 50
@@ -96,6 +100,23 @@ def notecard(
             card.send = transport.while_others_go_on(card.send)
         with transport:
             yield transport
+
+
+def swan(link: Path, hub: Notehub, *, drive: Path | None, seed: int, on_line: Callable[[str], None]) -> Desk:
+    """A Swan as it leaves its box, with a sensor on a machine and a Notecard; its port is `link`. Raises OSError."""
+    usb = UsbPort(link)
+    if drive is not None:
+        drive.mkdir(parents=True, exist_ok=True)
+    bench = Bench(
+        Machine.demo(),
+        hub.send,
+        seed=seed,
+        usb=usb,
+        drive=drive,
+        clock=WallClock(),
+        on_line=lambda device, line: on_line(line),
+    )
+    return Desk(bench.swan, usb)
 
 
 def _close(out: IO[str]) -> None:

@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from zlib import crc32
@@ -20,14 +21,15 @@ from zlib import crc32
 import numpy as np
 
 from judder.board import Tree
-from judder.emulator.clock import VirtualClock
+from judder.emulator.clock import Clock, VirtualClock
 from judder.emulator.i2c import I2CBus
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import LIS3DH, Source
 from judder.emulator.notecard import ADDRESS as NOTECARD_ADDRESS
 from judder.emulator.notecard import Notecard, NotecardI2C, Sender
 from judder.emulator.runtime import Runtime
-from judder.emulator.swan import Swan, Timing
+from judder.emulator.swan import BOARD, Swan, Timing
+from judder.emulator.usb import UsbPort
 
 ODR_ERROR = 0.05
 CRYSTAL_PPM = 20.0
@@ -50,7 +52,7 @@ class Truth:
 
 
 class Bench:
-    """One device and everything around it, on a clock of its own."""
+    """One device and everything around it, on a clock of its own. `usb` and `drive`: see Swan."""
 
     def __init__(
         self,
@@ -64,11 +66,15 @@ class Bench:
         salt: int = 0,
         firmware: Tree | None = None,
         runtime: Runtime | None = None,
+        usb: UsbPort | None = None,
+        drive: Path | None = None,
+        clock: Clock | None = None,
+        board: str = BOARD,
         on_line: Callable[[str, str], None] = lambda device, line: None,
     ) -> None:
         drawn = random.Random(seed)
         self.device = f"dev:8644750{seed % 10**8:08d}"
-        self.clock = VirtualClock()
+        self.clock = clock or VirtualClock()
         self.bus = I2CBus(self.clock)
         drawn_error = drawn.uniform(-ODR_ERROR, ODR_ERROR)
         self.lis3dh = LIS3DH(
@@ -87,6 +93,9 @@ class Bench:
             on_line=self._see,
             firmware=firmware,
             runtime=runtime,
+            usb=usb,
+            drive=drive,
+            board=board,
         )
         self.captured: dict[Key, Truth] = {}
         self.acknowledged: set[Key] = set()

@@ -1,4 +1,4 @@
-"""A board on a desk: an emulated Swan plugged into a PC's USB, run by a thread, for programs that talk to its console."""
+"""A board on a desk: an emulated Swan plugged into a PC's USB, run by a thread, for programs that talk to it."""
 
 import threading
 import time
@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from judder.emulator.swan import Swan
 from judder.emulator.transports import Transport
+from judder.emulator.usb import UsbPort
 
 T = TypeVar("T")
 
@@ -17,13 +18,12 @@ _UNPOWERED_S = 0.01
 
 
 class Desk(Transport):
-    """Runs `swan`, which has a USB port, while the context is open. Whatever is done to it meanwhile goes through `do`."""
+    """Runs `swan` on USB port `usb` while the context is open. Whatever is done to it meanwhile goes through `do`."""
 
-    def __init__(self, swan: Swan) -> None:
+    def __init__(self, swan: Swan, usb: UsbPort) -> None:
         super().__init__()
-        assert swan.usb is not None
         self.swan = swan
-        self._usb = swan.usb
+        self._usb = usb
         self._errands: deque[Callable[[], None]] = deque()
         self._ready = threading.Event()
 
@@ -49,6 +49,15 @@ class Desk(Transport):
         self._errands.append(errand)
         return done.result(timeout=30)
 
+    def wait_for_port(self, timeout_s: float = 30) -> Path:
+        """The port, once the board has come as far as that after a reset. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout_s
+        while not self._usb.plugged_in:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the board's USB port never came up")
+            time.sleep(_UNPOWERED_S)
+        return self.path
+
     def wait_for(self, text: str, timeout_s: float = 30) -> str:
         """The first line among the last that the board printed with `text` in it. Raises TimeoutError."""
         deadline = time.monotonic() + timeout_s
@@ -62,8 +71,9 @@ class Desk(Transport):
     def _serve(self) -> None:
         try:
             self.swan.power_on()
-            self._ready.set()
             while not self._stopped:
+                if self._usb.plugged_in:
+                    self._ready.set()
                 while self._errands:
                     self._errands.popleft()()
                 if self.swan.has_power:
@@ -75,4 +85,4 @@ class Desk(Transport):
             self._ready.set()
 
     def _close(self) -> None:
-        self.swan.power_off()
+        self.swan.close()

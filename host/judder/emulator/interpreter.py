@@ -38,6 +38,7 @@ class Board:
         if not self.start["soft"]:
             self._boot()
         self._bench.usb_is_up = True
+        self._bench.call(ord("U"))
         if not self.start["console"]:
             self._run_file(self.device, "main.py")
             return
@@ -75,10 +76,10 @@ class Board:
         def execute(source: str, interactive: bool, before_error: Callable[[], None]) -> None:
             try:
                 code = compile(source, "<stdin>", "single" if interactive else "exec")
-                exec(code, names)  # noqa: S102
+                self._run(code, names)
             except BaseException as error:  # noqa: BLE001
                 before_error()
-                _print_exception(error)
+                self._print_exception(error)
             else:
                 before_error()
 
@@ -96,7 +97,14 @@ class Board:
         """Run a file of the board as the main module, if it is there."""
         if self._exists(folder, name):
             code = compile((Path(folder) / name).read_bytes(), name, "exec")
-            exec(code, {"__name__": "__main__", "__file__": name})  # noqa: S102
+            self._run(code, {"__name__": "__main__", "__file__": name})
+
+    def _run(self, code: types.CodeType, names: dict[str, Any]) -> None:
+        self._bench.running_code = True
+        try:
+            exec(code, names)  # noqa: S102
+        finally:
+            self._bench.running_code = False
 
     def _guarded(self, run: Callable[..., None], *arguments: str) -> None:
         if not self.start["console"]:
@@ -107,7 +115,18 @@ class Board:
         except SystemExit:
             pass
         except BaseException as error:  # noqa: BLE001  # the board prints it and goes on
-            _print_exception(error)
+            self._print_exception(error)
+
+    def _print_exception(self, error: BaseException) -> None:
+        """As CircuitPython prints it: no source lines, paths of the drive, every OSError by that name."""
+        ours = str(Path(__file__).parent)
+        print("Traceback (most recent call last):")
+        for frame in traceback.extract_tb(error.__traceback__):
+            if not frame.filename.startswith(ours):
+                path = frame.filename.removeprefix(self.start["drive"] + "/")
+                print(f'  File "{path}", line {frame.lineno}, in {frame.name}')
+        name = "OSError" if isinstance(error, OSError) else type(error).__name__
+        print(f"{name}: {error}")
 
     @staticmethod
     def _exists(folder: str, name: str) -> bool:
@@ -137,15 +156,15 @@ class Board:
             "urandom": lambda size: bench.call(ord("R"), read_length=size)[1],
             "uname": lambda: types.SimpleNamespace(sysname="stm32l4r5xx", machine=machine),
         }
-        os.uname = names["uname"]
+        os.uname = names["uname"]  # type: ignore[assignment]
         sys.modules["time"] = _time(bench)
         sys.modules["gc"] = _gc(bench)
         _drive.attach(self.start["drive"], self.start["capacity"], names)
-        import board  # type: ignore[import-not-found]
-        import supervisor  # type: ignore[import-not-found]
+        import board
+        import supervisor
 
         board.board_id = self.start["board"]
-        supervisor.runtime.safe_mode_reason = self.start["safe_mode"] or supervisor.SafeModeReason.NONE
+        supervisor.runtime.safe_mode_reason = self.start["safe_mode"] or "NONE"  # type: ignore[assignment]
         self._console = bench.Console()
         sys.stdout = self._console
 
@@ -163,17 +182,6 @@ def _gc(bench: types.ModuleType) -> types.ModuleType:
     module.collect = lambda: bench.call(ord("G"))  # type: ignore[attr-defined]
     module.enable, module.disable = gc.enable, gc.disable  # type: ignore[attr-defined]
     return module
-
-
-def _print_exception(error: BaseException) -> None:
-    """As CircuitPython prints it: no source lines, every OSError by that name."""
-    ours = str(Path(__file__).parent)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
-    print("Traceback (most recent call last):")
-    for frame in frames:
-        print(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')
-    name = "OSError" if isinstance(error, OSError) else type(error).__name__
-    print(f"{name}: {error}" if str(error) else f"{name}: ")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ DEFAULT_CODE = 'print("Hello World!")\n'
 VERSION = (10, 3, 1)
 BOARD = "swan_r5"
 _INPUT_S = 0.05
-_NOT_INTERRUPTED = frozenset(map(ord, "TXIKOWPMAZQL"))
 
 
 class PowerCut(StrEnum):
@@ -131,8 +130,10 @@ class Swan:
             ord("P"): self._lose_power,
             ord("A"): self._set_autoreload,
             ord("Z"): self._enter_repl,
+            ord("U"): self._start_usb,
             ord("K"): self._send,
             ord("I"): self._receive,
+            ord("J"): self._receive_one,
         }
         if usb is not None and not (self.drive / "code.py").exists() and not (self.drive / "main.py").exists():
             (self.drive / "code.py").write_text(DEFAULT_CODE)
@@ -148,6 +149,10 @@ class Swan:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Switch off; a drive that was not given is gone."""
         self.power_off()
         self._temporary.cleanup()
 
@@ -156,8 +161,6 @@ class Swan:
         self._safe_mode = safe_mode
         self._drive_is_ours = self.usb is None
         self._autoreload, self._in_repl = not safe_mode, False
-        if self.usb is not None:
-            self.usb.plug_in()
         self.boots += 1
         self._start()
 
@@ -188,6 +191,7 @@ class Swan:
         os.close(swan_out)
         self._fds = (from_swan, to_swan)
         self._stream = Stream(from_swan, to_swan)
+        self._partial_line = ""
         self._next = None
 
     def power_off(self) -> None:
@@ -198,9 +202,9 @@ class Swan:
                 self.usb.unplug()
 
     def _stop(self) -> None:
-        assert self._child is not None
-        self._child.kill()
-        self._child.wait()
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
         for fd in self._fds:
             os.close(fd)
         self._child = None
@@ -233,11 +237,16 @@ class Swan:
         status, data = carry_out(request, self.bus, self._ops)
         if not self.has_power:
             return
-        if request.op not in _NOT_INTERRUPTED and self.usb is not None and self.usb.interrupted():
+        if self.usb is not None and self._runs_code(request) and self.usb.interrupted():
             status, data = INTERRUPTED, b""
         self._stream.reply(status, data)
         if self._next is not None:
             self._next()
+
+    @staticmethod
+    def _runs_code(request: Request) -> bool:
+        """Whether it comes from a program, which Ctrl-C interrupts; transfers on the bus are not marked."""
+        return request.op not in b"TX" and bool(request.address)
 
     def _last_words(self) -> str:
         error = self._errors.read_text(errors="replace").strip()
@@ -335,6 +344,12 @@ class Swan:
         self._in_repl = bool(request.written[0])
         return b""
 
+    def _start_usb(self, request: Request) -> bytes:
+        """boot.py has ended."""
+        if self.usb is not None and not self.usb.plugged_in:
+            self.usb.plug_in()
+        return b""
+
     def _send(self, request: Request) -> bytes:
         if self.usb is not None:
             self.usb.write(request.written)
@@ -342,6 +357,11 @@ class Swan:
 
     def _receive(self, request: Request) -> bytes:
         return b"" if self.usb is None else self.usb.read(_INPUT_S)
+
+    def _receive_one(self, request: Request) -> bytes:
+        """1 and the next byte, or 0: for a client that is to allocate nothing."""
+        data = b"" if self.usb is None else self.usb.read(_INPUT_S, 1)
+        return b"\x01" + data if data else bytes(2)
 
     def _print(self, request: Request) -> bytes:
         if self.usb is not None:

@@ -28,20 +28,24 @@ class UsbPort:
     def path(self) -> Path:
         return self._link or Path(os.ttyname(self._slave))
 
+    @property
+    def plugged_in(self) -> bool:
+        return self._master >= 0
+
     def plug_in(self) -> None:
         """Appear to the PC."""
-        self.unplug()
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
         self._incoming, self._deaf = b"", False
         if self._link is not None:
-            self._link.unlink(missing_ok=True)
+            if self._link.is_symlink():  # ours of before, or left behind by one that was killed
+                self._link.unlink()
             self._link.symlink_to(os.ttyname(self._slave))
 
     def unplug(self) -> None:
         """Be gone: whoever has the port open meets an error."""
-        if self._master < 0:
+        if not self.plugged_in:
             return
         if self._link is not None:
             self._link.unlink(missing_ok=True)
@@ -51,22 +55,23 @@ class UsbPort:
 
     def interrupted(self) -> bool:
         """Whether Ctrl-C has come in; that and what came before it is dropped (circuitpython:supervisor/shared/usb)."""
-        self._take(0)
-        before, found, after = self._incoming.partition(CTRL_C)
+        if self.plugged_in:
+            self._take(0)
+        _, found, after = self._incoming.partition(CTRL_C)
         if found:
             self._incoming = after
         return bool(found)
 
-    def read(self, timeout_s: float) -> bytes:
-        """What has come in, or comes within `timeout_s`; at most 256 bytes."""
+    def read(self, timeout_s: float, most: int = 256) -> bytes:
+        """What has come in, or comes within `timeout_s`; at most `most` bytes."""
         if not self._incoming:
             self._take(timeout_s)
-        data, self._incoming = self._incoming[:256], self._incoming[256:]
+        data, self._incoming = self._incoming[:most], self._incoming[most:]
         return data
 
     def write(self, data: bytes) -> None:
         """Show `data` to whoever reads; nobody may."""
-        while data and self._master >= 0:
+        while data and self.plugged_in:
             _, writable, _ = select.select([], [self._master], [], 0 if self._deaf else _PATIENCE_S)
             self._deaf = not writable
             if self._deaf:

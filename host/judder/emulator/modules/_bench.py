@@ -8,7 +8,9 @@ _reply = struct.Struct("<BH")
 _u64 = struct.Struct("<Q")
 _read_fd = _write_fd = -1
 _INTERRUPTED = 3  # somebody has pressed Ctrl-C on the console
+_TRANSFER = ord("T")
 usb_is_up = False  # from the end of boot.py on
+running_code = False  # then Ctrl-C interrupts; otherwise it is a character like others
 
 
 def attach(read_fd, write_fd):
@@ -21,6 +23,8 @@ def call(op, address=0, written=b"", read_length=0):
 
     Raises KeyboardInterrupt when the request is done and Ctrl-C has come in.
     """
+    if op != _TRANSFER:
+        address = running_code  # tells whether Ctrl-C may interrupt
     try:
         os.write(_write_fd, _request.pack(op, address, len(written), read_length) + written)
         data = os.read(_read_fd, 65536)

@@ -9,7 +9,8 @@ BACKSPACES = (8, 127)
 
 
 class Repl:
-    """`console` has `byte`, which waits for one, and `send`; `execute(source, interactive)` runs code and prints what it raises.
+    """`console` has `byte`, which waits for one, and `send`. `execute(source, interactive, before_error)` runs code and
+    prints what it raises.
 
     `run` returns when Ctrl-D asks for a soft reboot; `raw` says in which mode that was.
     """

@@ -6,14 +6,17 @@ bench's, over the stream of judder.emulator.stream; `attach` is given a function
 
 import builtins
 import gc
+import io
 import os
 import struct
 import sys
 
 _EIO = 5
+_INTERRUPTED = 3  # somebody has pressed Ctrl-C on the console
 _PERIOD = 1 << 30  # of ticks, as on a small board
 
 _exchange = None
+_running_code = False  # then Ctrl-C interrupts; otherwise it is a character like others
 _header = bytearray(6)
 _eight = bytearray(8)
 
@@ -23,8 +26,13 @@ def _call(op, address=0, written=b"", read_length=0, into=None):
 
     Allocates next to nothing: the bench is not to fill the heap that the firmware is measured in.
     """
+    if op != "T":
+        address = int(_running_code)
     struct.pack_into("<BBHH", _header, 0, ord(op), address, len(written), read_length)
-    return _exchange(_header, written, into)
+    status = _exchange(_header, written, into)
+    if status == _INTERRUPTED:
+        raise KeyboardInterrupt
+    return status
 
 
 def fill(buffer, data, start):
@@ -184,18 +192,92 @@ def attach(exchange, device):
     builtins.print = _print
 
 
+# --- from reset on ------------------------------------------------------------------------------------------------
+
+
+class _Console:
+    """What comes in at the board's USB port, and the protocol that goes out there."""
+
+    def byte(self):
+        _eight[0] = 0
+        while not _eight[0]:
+            _call("J", 0, b"", 2, _eight)
+        return _eight[1]
+
+    def send(self, data):
+        _call("K", 0, data)
+
+
 def run(path, name):
-    """Run a file as a module called `name`."""
+    """Run a file as a module called `name`; returns its names."""
+    names = {"__name__": name}
     with open(path) as file:
-        exec(compile(file.read(), path, "exec"), {"__name__": name})
+        _execute(compile(file.read(), path, "exec"), names)
+    return names
 
 
-def boot(boot, main):
-    """boot.py once, then main.py, as after a hard reset; what escapes main is the last thing the console shows."""
+def _execute(code, names):
+    global _running_code
+    _running_code = True
+    try:
+        exec(code, names)
+    finally:
+        _running_code = False
+
+
+def boot(boot, main, start, repl):
+    """boot.py once, then main.py, as after a hard reset; with a console the REPL (in the file `repl`) behind it.
+
+    Without one, what escapes main is the last thing the console shows.
+    """
+    if start["console"]:
+        _run_on_a_desk(boot, main, start, repl)
+        return
     try:
         run(boot, "boot")
         run(main, "__main__")
     except Exception as error:
-        sys.print_exception(error)
+        _print_error(error)
         print("the firmware ended:", repr(error))
         raise
+
+
+def _run_on_a_desk(boot, main, start, repl):
+    if not start["soft"]:
+        _attempt(boot, "boot")
+    _call("U")
+    if not start["raw"]:
+        _attempt(main, "__main__")
+    names = {"__name__": "__main__"}
+
+    def execute(source, interactive, before_error):
+        try:
+            _execute(compile(source, "<stdin>", "single" if interactive else "exec"), names)
+        except BaseException as error:
+            before_error()
+            _print_error(error)
+        else:
+            before_error()
+
+    banner = "MicroPython %s; %s" % (".".join([str(part) for part in sys.implementation.version[:3]]), _Uname.machine)
+    loop = run(repl, "_repl")["Repl"](_Console(), banner, execute, start["raw"])
+    loop.run()
+    print("MPY: soft reboot")
+    _call("L", 0, bytes([loop.raw]))
+
+
+def _attempt(path, name):
+    try:
+        os.stat(path)
+    except OSError:
+        return
+    try:
+        run(path, name)
+    except BaseException as error:
+        _print_error(error)
+
+
+def _print_error(error):
+    text = io.StringIO()
+    sys.print_exception(error, text)
+    print(text.getvalue(), end="")

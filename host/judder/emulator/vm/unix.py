@@ -1,5 +1,6 @@
-"""`micropython unix.py READ_FD WRITE_FD DEVICE BOOT`: the bench over two inherited file descriptors."""
+"""`micropython unix.py READ_FD WRITE_FD DEVICE BOOT START`: the bench over two inherited file descriptors."""
 
+import json
 import sys
 
 here = sys.argv[0].rsplit("/", 1)[0]
@@ -27,4 +28,4 @@ def exchange(header, written, into):
 
 
 bootstrap.attach(exchange, sys.argv[3])
-bootstrap.boot(sys.argv[4], sys.argv[3] + "/main.py")
+bootstrap.boot(sys.argv[4], sys.argv[3] + "/main.py", json.loads(sys.argv[5]), here + "/../modules/_repl.py")

@@ -1,4 +1,4 @@
-// node wasm.mjs MICROPYTHON_MJS READ_FD WRITE_FD DEVICE BOOT: the wasm build of MicroPython on the bench's stream.
+// node wasm.mjs MICROPYTHON_MJS READ_FD WRITE_FD DEVICE BOOT START: the wasm build of MicroPython on the bench's stream.
 //
 // Its file system is in memory: the board's tree and settings.toml are copied in. Bytes cross as hex strings.
 
@@ -57,5 +57,5 @@ def exchange(header, written, into):
     return reply[0]
 
 bootstrap.attach(exchange, "/device")
-bootstrap.boot("/boot.py", "/device/main.py")
+bootstrap.boot("/boot.py", "/device/main.py", {"console": False}, "")
 `);

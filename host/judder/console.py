@@ -1,0 +1,190 @@
+"""A board's Python console: mpremote's transport, with what it does not know about CircuitPython.
+
+CircuitPython prints other error texts than MicroPython and its os has no ilistdir, so mpremote's own file commands fail
+on it (adafruit/circuitpython#10507). Here the board gets a few functions once, and what they print is read back.
+"""
+
+import io
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import serial
+from mpremote.transport import TransportError
+from mpremote.transport_serial import SerialTransport
+
+from judder.usb import BoardError, check_access
+
+ENTRY_TRIES = 3
+ENTRY_S = 5
+SILENCE_S = 120  # between two bytes of what a command prints
+RETURN_S = 15  # for the port to come back after a reset
+_OSERROR = re.compile(r"OSError: (?:\[Errno )?(\d+)")
+_WHO = """
+import os, sys
+try:
+    import board
+    print(board.board_id)
+except ImportError:
+    print("")
+print(sys.implementation.name)
+print(".".join([str(part) for part in sys.implementation.version[:3]]))
+print(os.uname().machine if hasattr(os, "uname") else sys.platform)
+"""
+
+
+class RemoteError(BoardError):
+    """The board raised an exception; `errno` is that of an OSError, else 0. The message is its last line."""
+
+    def __init__(self, text: str) -> None:
+        found = _OSERROR.search(text)
+        self.errno = int(found[1]) if found else 0
+        super().__init__(text.strip().splitlines()[-1] if text.strip() else "an error without a word")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who the board says it is. `board` is CircuitPython's id of it, empty on MicroPython."""
+
+    board: str
+    runtime: str
+    version: tuple[int, ...]
+    machine: str
+
+
+class Console:
+    """The REPL behind `port`. Opening it stops the firmware; `resume` or `reset` starts it again.
+
+    Raises BoardError when the port cannot be used, does not answer as a REPL or goes away.
+    """
+
+    def __init__(self, port: str, patience_s: float = ENTRY_S) -> None:
+        self.port = port
+        self._patience_s = patience_s
+        check_access(port)
+        try:
+            self._transport = SerialTransport(port, timeout=patience_s)
+        except (TransportError, serial.SerialException, OSError) as error:
+            raise BoardError(
+                f"{port} cannot be opened ({error}): close what else uses it, such as a terminal, Thonny or Mu"
+            ) from None
+
+    def __enter__(self) -> Self:
+        try:
+            self._enter()
+            self.identity = self._identify()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the port."""
+        with suppress(OSError, serial.SerialException):
+            self._transport.close()
+        self._transport.serial.close()  # which mpremote leaves out when the board is gone
+
+    def run(self, source: str, on_line: Callable[[str], None] | None = None) -> str:
+        """Run `source` on the board and return what it prints; `on_line` sees each line as it comes.
+
+        Raises RemoteError for an exception there.
+        """
+        lines = _Lines(on_line)
+        with self._watched():
+            _, error = self._transport.exec_raw(source, timeout=SILENCE_S, data_consumer=lines.feed)
+        if error:
+            raise RemoteError(error.decode(errors="replace"))
+        return lines.text
+
+    def resume(self) -> None:
+        """Start the firmware as a soft reboot does."""
+        with self._watched():
+            self._transport.exit_raw_repl()
+            self._transport.serial.write(b"\x04")
+
+    def reset(self) -> None:
+        """Reset the board; the port goes away."""
+        module = "microcontroller" if self.identity.runtime == "circuitpython" else "machine"
+        with suppress(BoardError), self._watched():
+            self._transport.exec_raw_no_follow(f"import {module}\n{module}.reset()")
+        self.close()
+
+    def _enter(self) -> None:
+        """Interrupt what runs and enter the raw REPL, by a soft reboot if the board's language lets us see it."""
+        for attempt in range(ENTRY_TRIES):
+            with self._watched(), redirect_stdout(io.StringIO()), suppress(TransportError):
+                self._transport.enter_raw_repl(soft_reset=attempt < ENTRY_TRIES - 1, timeout_overall=self._patience_s)
+                return
+        raise BoardError(
+            f"{self.port} does not answer as a Python console: is it the right port? Press RESET once and try again"
+        )
+
+    def _identify(self) -> Identity:
+        board, runtime, version, machine = self.run(_WHO).splitlines()
+        return Identity(board, runtime, tuple(map(int, version.split("."))), machine)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What a port raises when the board is gone, as one line."""
+        try:
+            yield
+        except (OSError, serial.SerialException, struct.error) as error:
+            raise BoardError(f"the board went away ({error}): plug it in again and repeat the command") from None
+        except TransportError as error:
+            if self._transport.in_raw_repl:
+                raise BoardError(f"the board stopped answering ({error}): press RESET and repeat the command") from None
+            raise
+
+
+class _Lines:
+    """Text from bytes as they come, and its lines."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._on_line = on_line or (lambda line: None)
+        self._data = bytearray()
+        self._told = 0
+
+    def feed(self, data: bytes) -> None:
+        self._data += data.replace(b"\x04", b"")
+        while (end := self._data.find(b"\n", self._told)) >= 0:
+            self._on_line(self._data[self._told : end].decode(errors="replace").rstrip("\r"))
+            self._told = end + 1
+
+    @property
+    def text(self) -> str:
+        return self._data.decode(errors="replace").replace("\r\n", "\n")
+
+
+def follow(port: str, duration_s: float) -> Iterator[str]:
+    """Lines that the firmware prints within `duration_s`, once the port has come back from a reset."""
+    deadline = time.monotonic() + RETURN_S
+    while True:
+        try:
+            with serial.Serial(port, timeout=0.2) as console:
+                yield from _lines_until(console, time.monotonic() + duration_s)
+        except (OSError, serial.SerialException):
+            if time.monotonic() > deadline:
+                raise BoardError(
+                    f"{port} did not come back after the reset: press RESET once, then judder doctor"
+                ) from None
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _lines_until(console: serial.Serial, deadline: float) -> Iterator[str]:
+    buffer = b""
+    while time.monotonic() < deadline:
+        buffer += console.read(max(1, console.in_waiting))
+        *lines, buffer = buffer.split(b"\n")
+        yield from (line.decode(errors="replace").rstrip("\r") for line in lines)

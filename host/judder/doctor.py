@@ -1,0 +1,129 @@
+"""`judder doctor`: what is wrong with a board, from the cable to the Notecard, and what to do next.
+
+What the board can tell of itself it measures itself (device/node/selftest.py), in the words that the firmware prints
+on its console for the same trouble.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from judder import usb
+from judder.console import Console, Identity, RemoteError
+from judder.deploy import check_board, firmware, plan
+from judder.drive import ConsoleDrive
+
+_FIGURE = re.compile(r"([a-z0-9_]+) = (.*)")
+_SUMMARY = "selftest:"
+_OWNER = """
+try:
+    import storage
+    print("computer" if storage.getmount("/").readonly else "firmware")
+except ImportError:
+    print("firmware")
+"""
+_SAFE_MODE = """
+import supervisor
+reason = supervisor.runtime.safe_mode_reason
+for name in dir(supervisor.SafeModeReason):
+    if getattr(supervisor.SafeModeReason, name) == reason:
+        print(name.split(".")[-1])
+        break
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing examined. `ok` None: a figure, neither good nor bad."""
+
+    check: str
+    ok: bool | None
+    text: str
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def examine(port: str | None = None) -> Iterator[Finding]:
+    """Examine the board at `port`, or the one there is; ends at what makes the rest impossible."""
+    try:
+        found = port or usb.find(usb.look())
+    except usb.BoardError as error:
+        yield Finding("usb", False, str(error))
+        return
+    yield Finding("usb", True, found)
+    try:
+        with Console(found) as console:
+            yield Finding("console", True, "answers")
+            yield from _examine_board(console)
+            console.resume()
+    except usb.BoardError as error:
+        yield Finding("console", False, str(error))
+
+
+def _examine_board(console: Console) -> Iterator[Finding]:
+    identity = console.identity
+    yield _runtime(identity)
+    if identity.runtime == "circuitpython":
+        yield from _safe_mode(console)
+        yield _owner(console)
+    intended = plan(ConsoleDrive(console), firmware())
+    yield from (Finding("settings" if "settings" in remark else "drive", None, remark) for remark in intended.remarks)
+    installed = "node/selftest.py" in intended.unchanged or "node/selftest.py" in intended.changed
+    if not intended.unchanged or not installed:
+        yield Finding("firmware", False, "judder's firmware is not on the board: judder deploy")
+        return
+    yield _firmware(len(intended.changed) + len(intended.replaced) + len(intended.defaults))
+    yield from _selftest(console)
+
+
+def _runtime(identity: Identity) -> Finding:
+    version = ".".join(map(str, identity.version))
+    name = {"circuitpython": "CircuitPython", "micropython": "MicroPython"}.get(identity.runtime, identity.runtime)
+    try:
+        check_board(identity)
+    except usb.BoardError as error:
+        return Finding("runtime", False, str(error))
+    return Finding("runtime", True, f"{name} {version} on {identity.board or identity.machine}")
+
+
+def _safe_mode(console: Console) -> Iterator[Finding]:
+    reason = console.run(_SAFE_MODE).strip() or "NONE"
+    if reason != "NONE":
+        yield Finding(
+            "safe mode",
+            False,
+            f"CircuitPython is in safe mode ({reason}) and runs no program: press RESET once (docs/operations.md, Safe "
+            "mode)",
+        )
+
+
+def _owner(console: Console) -> Finding:
+    if console.run(_OWNER).strip() == "firmware":
+        return Finding("drive", True, "belongs to the firmware (normal mode)")
+    return Finding(
+        "drive",
+        False,
+        "belongs to this computer (a new board, or service mode): nothing can be kept on it while it runs; judder "
+        "deploy ends that, or delete its file `service` and press RESET without holding USR",
+    )
+
+
+def _firmware(different: int) -> Finding:
+    if different:
+        return Finding("firmware", False, f"{different} files differ from those here: judder deploy")
+    return Finding("firmware", True, "as here")
+
+
+def _selftest(console: Console) -> Iterator[Finding]:
+    try:
+        lines = console.run("import main\nmain.selftest()").splitlines()
+    except RemoteError as error:
+        yield Finding("selftest", False, f"{error}: judder deploy, then judder doctor")
+        return
+    for line in lines:
+        figure = _FIGURE.fullmatch(line)
+        if figure is not None:
+            yield Finding(figure[1].replace("_", " "), None, figure[2].strip())
+        elif line and not line.startswith(_SUMMARY):
+            yield Finding("trouble", False, line)
