@@ -9,10 +9,20 @@ is polled; nothing else happens on the bus meanwhile.
 """
 
 import gc
-
-import adafruit_lis3dh
+import sys
 
 from node import clock
+
+try:
+    import digitalio  # noqa: F401  # adafruit_lis3dh asks for it, for pins that are not used here
+except ImportError:  # MicroPython has none
+
+    class NoPins:
+        DigitalInOut = object
+
+    sys.modules["digitalio"] = NoPins  # pyright: ignore
+
+import adafruit_lis3dh
 
 ADDRESS = 0x18
 FIFO_DEPTH = 32
