@@ -11,7 +11,7 @@ from node import clock, frame, settings
 
 gc.collect()  # what compiling leaves behind, here and below: or the modules lie scattered over the heap
 from node.accelerometer import Accelerometer, capture
-from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus
+from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
 from node.ring import Ring
@@ -241,7 +241,8 @@ def report_window(key, filled, tries, length):
 
 
 def describe(error):
-    if isinstance(error, LinkError):
+    """One line on what is wrong and what to do."""
+    if isinstance(error, (LinkError, PartError)):
         return str(error)
     if isinstance(error, OSError):
         return "I2C or sensor: %s: check Qwiic cable and address" % (error.args[-1] if error.args else error)
