@@ -135,6 +135,8 @@ class Node:
         self.frame = bytearray(frame.max_length(self.settings.samples, len(identity)))
         self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
+        for complaint in self.uplink.complaints:
+            print(complaint)
 
     def _learn_time(self):
         before_us = clock.now_us()

@@ -253,7 +253,10 @@ def test_an_old_notecard_is_named_and_the_board_goes_on_trying(loop):
     running.bench.notecard.version = "notecard-4.4.1.4015903"
     with running.bench as bench:
         bench.run_for(HOUR_S)
-        assert len(running.said("4.4.1.4015903 lacks card.binary: update it to 5.3.1 or later")) >= 3
+        assert (
+            len(running.said("4.4.1.4015903 lacks card.binary, needs 5.3.1 or later: `firmware install latest` in the"))
+            >= 3
+        )
         assert not bench.captured
         bench.notecard.version = "notecard-5.3.1.17004"
         bench.run(3)
@@ -265,11 +268,19 @@ def test_a_notecard_that_is_not_there_is_one_line_a_try(loop):
     card = running.bench.bus.chips.pop(0x17)
     with running.bench as bench:
         bench.run_for(HOUR_S)
-        complaints = running.said("no good answer from the Notecard to card.version")
+        complaints = running.said("no Notecard at 0x17: FEATHER power switch on? Qwiic cable? a supply that gives 2 A?")
         assert 5 <= len(complaints) <= 60
-        assert "check FEATHER power switch, Qwiic cable" in complaints[0]
         bench.bus.attach(0x17, card)
         bench.run(3)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_notecard_without_a_product_is_named_once_and_windows_are_captured(loop):
+    running = loop()
+    running.bench.notecard.hub.clear()
+    with running.bench as bench:
+        bench.run(3)
+    assert len(running.said("set PRODUCT_UID in settings.toml")) == 1
     running.check_nothing_lost_or_doubled()
 
 

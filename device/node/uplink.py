@@ -29,11 +29,11 @@ if note_python.crc32(b"123456789") == crc32(b"123456789"):
     note_python.crc32 = crc32
 
 _HINTS = {
-    401: "the token of the Notehub route and that of the server differ",
-    403: "the server refuses this route's requests",
-    404: "Notehub has no proxy route with this alias, or the server no such path",
+    401: "the token of the Notehub route is not the server's: make them the same",
+    403: "the server refuses this route's requests: check the route's URL and headers",
+    404: "Notehub has no proxy route with this alias, or the server no such path: check ROUTE and the route's URL",
     413: "the server takes only smaller bodies: lower POST_BYTES",
-    507: "the server's disk is full",
+    507: "the server's disk is full: make room there, windows wait here",
 }
 
 
@@ -44,10 +44,12 @@ class LinkError(Exception):
 class Uplink:
     """One Notecard on `bus`. `settings` as in node.settings.
 
-    After `connect`: `device` is the DeviceUID, `card_version` the Notecard's firmware.
+    After `connect`: `device` is the DeviceUID, `card_version` the Notecard's firmware, and `complaints` are lines
+    about what will keep windows from arriving.
     """
 
     def __init__(self, bus, settings):
+        self.complaints = []
         self.device = ""
         self.card_version = ""
         self.transactions = 0
@@ -63,7 +65,10 @@ class Uplink:
         version = self.request({"req": "card.version"})["version"]
         self.card_version = version
         if _numbers(version) < CARD_BINARY_SINCE:
-            raise LinkError("Notecard firmware %s lacks card.binary: update it to 5.3.1 or later" % version)
+            raise LinkError(
+                "Notecard firmware %s lacks card.binary, needs 5.3.1 or later: `firmware install latest` in the Blues "
+                "terminal" % version
+            )
         hub_set = {"req": "hub.set", "mode": "continuous"}
         if self._settings.product_uid:
             hub_set["product"] = self._settings.product_uid
@@ -71,7 +76,13 @@ class Uplink:
             hub_set["sn"] = self._settings.device_sn
         self.request(hub_set)
         self.hold_updates(True)
-        self.device = self.request({"req": "hub.get"})["device"]
+        hub = self.request({"req": "hub.get"})
+        self.device = hub["device"]
+        self.complaints = []
+        if not hub.get("product"):
+            self.complaints.append(
+                "the Notecard has no product and cannot reach Notehub: set PRODUCT_UID in settings.toml"
+            )
 
     def hold_updates(self, hold):
         """Keep outboard firmware updates away while windows wait here: an update resets the board."""
@@ -184,6 +195,12 @@ class Uplink:
 
     def _fail(self, doing, error):
         self._card = None
+        try:
+            answers = self._bus.answers(NOTECARD_ADDRESS)
+        except OSError as trouble:
+            raise LinkError(str(trouble))
+        if not answers:
+            raise LinkError("no Notecard at 0x17: FEATHER power switch on? Qwiic cable? a supply that gives 2 A?")
         raise LinkError(
             "no good answer from the Notecard to %s (%s); if it stays so, check FEATHER power switch, Qwiic cable, "
             "supply" % (doing, error)
