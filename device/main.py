@@ -265,7 +265,7 @@ def selftest():
     """What this board measures of itself; for the console and judder doctor."""
     from node import selftest as tests
 
-    return tests.run(open_i2c)
+    return tests.run(open_i2c, describe)
 
 
 def main():
