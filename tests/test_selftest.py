@@ -33,7 +33,7 @@ def runtime(request):
 def bench_with(runtime, tmp_path):
     """Make a bench that `prepare` may spoil; it runs `main`, and the firmware is a module that `edit` may change."""
 
-    def make(main, prepare=lambda bench: None, edit=lambda text: text, **settings):
+    def make(main, prepare=lambda bench: None, edit=lambda text: text, odr_error=None, **settings):
         device = tmp_path / "device"
         shutil.rmtree(device, ignore_errors=True)
         shutil.copytree(tree().device, device)
@@ -45,6 +45,7 @@ def bench_with(runtime, tmp_path):
             settings=settings,
             firmware=Tree(device, tree().boot),
             runtime=runtime,
+            odr_error=odr_error,
         )
         prepare(bench)
         return bench
@@ -56,8 +57,8 @@ def bench_with(runtime, tmp_path):
 def measure(bench_with):
     """Run the selftest; returns figures, other lines, and the bench."""
 
-    def run(prepare=lambda bench: None, edit=lambda text: text, **settings):
-        with bench_with(SELFTEST, prepare, edit, **settings) as bench:
+    def run(prepare=lambda bench: None, edit=lambda text: text, **options):
+        with bench_with(SELFTEST, prepare, edit, **options) as bench:
             bench.swan.run(lambda: "end" in bench.swan.lines)
         lines = [line for line in bench.swan.lines if line != "end"]
         figures = dict(line.split(" = ", 1) for line in lines if re.match(r"[a-z0-9_]+ = ", line))
@@ -86,6 +87,33 @@ def test_a_board_in_order_says_what_it_measures(measure):
     assert figures["notecard_firmware"].strip() == bench.notecard.version
     assert figures["device"].strip() == bench.device
     assert not [line for line in rest if "PRODUCT_UID" in line]  # the Notecard has one of its own
+
+
+def test_a_part_far_off_its_rate_is_named(measure):
+    figures, rest, _ = measure(odr_error=-0.14)
+    measured_hz = float(figures["odr_measured"].split()[0])
+    assert rest[-2] == (
+        f"asked 1344 Hz, measured {measured_hz:.0f} Hz ({measured_hz / 13.44 - 100:+.1f} %), 0 samples lost: "
+        "lower ODR_HZ; if that is no help, replace the LIS3DH"
+    )
+    assert rest[-1] == "selftest: 1 parts failed"
+
+
+def test_samples_lost_in_every_try_are_named(measure):
+    def stall_again_and_again(bench):
+        transfers = itertools.count()
+
+        def stall(transfer):
+            if transfer.address == 0x18 and next(transfers) % 200 == 0:
+                bench.clock.charge(40_000_000)
+
+        bench.bus.faults.append(stall)
+
+    figures, rest, _ = measure(stall_again_and_again)
+    lost = int(figures["samples_lost"].split()[0])
+    assert lost > 0
+    assert re.match(rf"asked 1344 Hz, measured \d+ Hz \([+-]\d\.\d %\), {lost} samples lost: lower ODR_HZ; ", rest[-2])
+    assert rest[-1] == "selftest: 1 parts failed"
 
 
 def test_the_other_parts_are_measured_when_one_is_missing(measure):

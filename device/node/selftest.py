@@ -11,9 +11,10 @@ from node import clock, frame, settings
 from node.accelerometer import Accelerometer, capture
 from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus
 from node.uplink import Uplink
-from node.window import Window
+from node.window import UNKNOWN_LOSS, Window
 
 CALLS = 200
+RATE_TOLERANCE = 10  # percent; real parts are 2 to 3 off
 
 
 def run(open_bus, describe, values=None):
@@ -110,6 +111,20 @@ def _sensor(bus, values):
     length = frame.encode(window, identity, out)
     figure("encode", (clock.now_us() - started_us) // 1000, "ms")
     figure("frame", length, "bytes")
+    return _rate_troubles(window)
+
+
+def _rate_troubles(window):
+    """A line if the rate is far from what was asked for, or samples were lost in the last try too."""
+    measured_hz = 1e9 / window.interval_ns if window.interval_ns else 0
+    percent = measured_hz * 100 / window.odr_hz - 100
+    if not window.samples_lost and abs(percent) <= RATE_TOLERANCE:
+        return ()
+    lost = "an unknown number of" if window.samples_lost == UNKNOWN_LOSS else window.samples_lost
+    return (
+        "asked %d Hz, measured %d Hz (%+.1f %%), %s samples lost: lower ODR_HZ; if that is no help, replace the LIS3DH"
+        % (window.odr_hz, measured_hz + 0.5, percent, lost),
+    )
 
 
 def _notecard(bus, values):
