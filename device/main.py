@@ -10,7 +10,7 @@ import os
 from node import clock, frame, settings
 
 gc.collect()  # what compiling leaves behind, here and below: or the modules lie scattered over the heap
-from node.accelerometer import Accelerometer, capture
+from node.accelerometer import SLOW_ODR_HZ, UNRELIABLE, Accelerometer, capture
 from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
@@ -21,7 +21,6 @@ from node.window import SLOW_BUS, Window
 gc.collect()
 
 FIRMWARE = "judder 0.1.0"
-SLOW_ODR_HZ = 400  # what a bus at 100 kHz can carry without loss
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 PAUSE_S = 5
@@ -201,7 +200,7 @@ class Node:
         self.bus.sensor_hz = NOTECARD_HZ
         self.accelerometer = Accelerometer(self.bus, address)
         self.odr_hz = min(self.settings.odr_hz, SLOW_ODR_HZ)
-        print("I2C is not reliable at 400 kHz: 100 kHz and %d Hz from now on; check pull-ups" % self.odr_hz)
+        print(UNRELIABLE % self.odr_hz)
 
     def _send(self):
         batch = self.ring.oldest(self.settings.post_bytes)

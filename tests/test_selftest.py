@@ -11,6 +11,7 @@ import pytest
 
 from judder.board import Tree, tree
 from judder.emulator.bench import Bench
+from judder.emulator.i2c import ADDRESS_NACK, Injected
 from judder.emulator.lis3dh import LIS3DH
 from judder.emulator.machine import Machine
 from judder.emulator.notecard import Fault, WebResponse
@@ -179,6 +180,15 @@ def trouble(name, line, prepare=lambda bench: None, edit=lambda text: text, **se
             "a WHO_AM_I that wavers",
             "no LIS3DH at 0x18: WHO_AM_I came wrong once: check Qwiic cable and pull-ups",
             lambda bench: setattr(bench.lis3dh, "__class__", Wavering),
+        ),
+        trouble(
+            "a bus too bad for 400 kHz",
+            "I2C is not reliable at 400 kHz: 100 kHz and 400 Hz from now on; check pull-ups",
+            lambda bench: bench.bus.faults.append(
+                lambda transfer: (
+                    Injected(ADDRESS_NACK) if transfer.address == 0x18 and bench.bus.frequency_hz > 100_000 else None
+                )
+            ),
         ),
         trouble(
             "a stuck FIFO",

@@ -37,6 +37,8 @@ LOOKS = 128  # at the level, at least, in windows long enough for it: they tell 
 EARLY = 32  # samples: a window in which something is lost before them starts anew, behind the gap
 FRESH_STARTS = 8
 FASTEST = 110  # percent of the nominal rate that a part may reach; bounds what can have been lost unseen
+SLOW_ODR_HZ = 400  # what a bus at 100 kHz can carry without loss
+UNRELIABLE = "I2C is not reliable at 400 kHz: 100 kHz and %d Hz from now on; check pull-ups"
 PATIENCE = 64  # samples' time, and a second, to wait for a FIFO that does not fill
 
 ODR_CODES = {10: 2, 25: 3, 50: 4, 100: 5, 200: 6, 400: 7, 1344: 9}  # CTRL_REG1, DS table 31

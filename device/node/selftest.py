@@ -8,7 +8,7 @@ import gc
 import os
 
 from node import clock, frame, settings
-from node.accelerometer import Accelerometer, capture
+from node.accelerometer import SLOW_ODR_HZ, UNRELIABLE, Accelerometer, capture
 from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus
 from node.uplink import Uplink
 from node.window import UNKNOWN_LOSS, Window
@@ -90,14 +90,15 @@ def _sensor(bus, values):
     bus.sensor_hz = SENSOR_HZ
     reliable = accelerometer.answers_reliably()
     figure("i2c_at_400_khz", "reliable" if reliable else "not reliable", "")
+    odr_hz = values.odr_hz
     if not reliable:
-        print("sensor: the firmware will use 100 kHz and at most 400 Hz; stronger pull-ups or a shorter cable help")
         bus.sensor_hz = NOTECARD_HZ
+        odr_hz = min(odr_hz, SLOW_ODR_HZ)
+        print(UNRELIABLE % odr_hz)
     started_us = clock.now_us()
     for _ in range(CALLS):
         accelerometer.fifo_level()
     figure("level_read", (clock.now_us() - started_us) // CALLS, "us")
-    odr_hz = values.odr_hz if reliable else min(values.odr_hz, 400)
     window = Window(values.samples)
     tries = capture(accelerometer, window, odr_hz, values.full_scale_g)
     figure("odr_nominal", odr_hz, "Hz")
