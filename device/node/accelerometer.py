@@ -166,6 +166,7 @@ def capture(accelerometer, window, odr_hz, full_scale_g):
     complete = False
     while not complete:
         tries += 1
+        window.clear(0)  # what the window or the try before left goes with the collection
         gc.collect()
         gc.disable()
         try:
