@@ -15,7 +15,7 @@ from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
 from node.ring import Ring
-from node.uplink import LinkError, Uplink
+from node.uplink import LinkError, RefusedError, Uplink
 from node.window import SLOW_BUS, Window
 
 gc.collect()
@@ -26,6 +26,7 @@ BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 PAUSE_S = 5
 LONGEST_PAUSE_S = 600
 TIME_EVERY_S = 3600
+WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
 LONGEST_IDLE_US = 10000000
 
 
@@ -76,9 +77,13 @@ class Node:
         self.odr_hz = values.odr_hz
         self.capture_pause = Pause()
         self.link_pause = Pause()
+        self.watch_pause = Pause()
         self.next_capture_us = clock.now_us()
+        self.capture_began_us = 0
+        self.next_watch_us = 0
         self.next_time_us = 0
         self.updates_held = True
+        self.watch_refused = False
 
     def run(self):
         while True:
@@ -91,7 +96,7 @@ class Node:
         if action is None:
             clock.sleep_ms(self._idle_ms(now_us))
             return
-        pause = self.capture_pause if action == self._capture else self.link_pause
+        pause = self._pause_after(action)
         try:
             action()
             pause.worked()
@@ -106,7 +111,11 @@ class Node:
         link_free = now_us >= self.link_pause.until_us
         if self.identity is None:
             return self._connect if link_free else None
-        if now_us >= max(self.next_capture_us, self.capture_pause.until_us) and self.ring.has_room(len(self.frame)):
+        capture_due = now_us >= max(self.next_capture_us, self.capture_pause.until_us)
+        capture_due = capture_due and self.ring.has_room(len(self.frame))
+        if self._watch_due(now_us, capture_due):
+            return self._watch
+        if capture_due:
             return self._capture
         if not link_free:
             return None
@@ -118,15 +127,34 @@ class Node:
             return self._learn_time
         return None
 
+    def _watch_due(self, now_us, capture_due):
+        """Whatever the link does; only a capture goes first, and only one."""
+        if not self.settings.watchdog_s or now_us < max(self.next_watch_us, self.watch_pause.until_us):
+            return False
+        return not capture_due or self.capture_began_us >= self.next_watch_us
+
+    def _pause_after(self, action):
+        if action == self._capture:
+            return self.capture_pause
+        return self.watch_pause if action == self._watch else self.link_pause
+
     def _idle_ms(self, now_us):
         wait_us = LONGEST_IDLE_US
-        for due_us in (self.next_capture_us, self.capture_pause.until_us, self.link_pause.until_us, self.next_time_us):
+        for due_us in (
+            self.next_capture_us,
+            self.capture_pause.until_us,
+            self.next_watch_us,
+            self.watch_pause.until_us,
+            self.link_pause.until_us,
+            self.next_time_us,
+        ):
             if due_us > now_us:
                 wait_us = min(wait_us, due_us - now_us)
         return wait_us // 1000 + 1
 
     def _connect(self):
         self.uplink.connect()
+        self._watch()
         self._learn_time()
         identity = frame.text_block(
             self.uplink.device, FIRMWARE, "", self.settings.hash, self.settings.label, self.settings.session
@@ -136,6 +164,17 @@ class Node:
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
         for complaint in self.uplink.complaints:
             print(complaint)
+
+    def _watch(self):
+        """Arm or renew the Notecard's watchdog, or call it off. One that refuses is named once, and we go on."""
+        watchdog_s = self.settings.watchdog_s
+        try:
+            self.uplink.watch(watchdog_s)
+        except RefusedError as error:
+            if watchdog_s and not self.watch_refused:
+                print("%s: no watchdog; a newer Notecard firmware may have it, WATCHDOG_S = 0 asks for none" % error)
+            self.watch_refused = True
+        self.next_watch_us = clock.now_us() + watchdog_s * (1000000 // WATCH_SHARE)
 
     def _learn_time(self):
         before_us = clock.now_us()
@@ -159,6 +198,7 @@ class Node:
                 print("%s; capturing all the same" % error)
 
     def _capture(self):
+        self.capture_began_us = clock.now_us()
         self._hold_updates()
         if self.accelerometer is None:
             self._find_accelerometer()

@@ -41,6 +41,10 @@ class LinkError(Exception):
     """Something between here and the server failed; the message says what, where and what to do."""
 
 
+class RefusedError(LinkError):
+    """The Notecard answered that it will not."""
+
+
 class Uplink:
     """One Notecard on `bus`. `settings` as in node.settings.
 
@@ -87,6 +91,13 @@ class Uplink:
     def hold_updates(self, hold):
         """Keep outboard firmware updates away while windows wait here: an update resets the board."""
         self.request({"req": "card.dfu", "name": "stm32", "off" if hold else "on": True})
+
+    def watch(self, seconds):
+        """Have the Notecard pulse ATTN when it hears nothing from us for so long, counted anew from now; 0: never."""
+        if seconds:
+            self.request({"req": "card.attn", "mode": "watchdog", "seconds": seconds})
+        else:
+            self.request({"req": "card.attn", "mode": "disarm,-all"})
 
     def utc_s(self):
         """The Notecard's time in whole seconds since 1970, or None before it has met the network."""
@@ -172,7 +183,7 @@ class Uplink:
             card.unlock()
 
     def request(self, request):
-        """One transaction; an `err` in the reply is a LinkError with the Notecard's own words."""
+        """One transaction; an `err` in the reply is a RefusedError with the Notecard's own words."""
         try:
             self.transactions += 1
             reply = self._open().Transaction(request) or {}
@@ -184,7 +195,7 @@ class Uplink:
             text = reply["err"]
             if "-connected}" in text:  # notecard-schema's {hub-not-connected} and {not-connected}
                 text = "not connected to Notehub; if it stays so, check antenna, coverage and SIM"
-            raise LinkError("Notecard: %s: %s" % (request["req"], text))
+            raise RefusedError("Notecard: %s: %s" % (request["req"], text))
         return reply
 
     def _open(self):
