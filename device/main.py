@@ -89,6 +89,15 @@ class Node:
         while True:
             self.step()
 
+    def stop(self):
+        """Leave parts and bus to whoever is at the console; the Notecard is not to reset them at their work."""
+        try:
+            if self.settings.watchdog_s:
+                self.uplink.leave()
+        except (Exception, KeyboardInterrupt):  # noqa: S110  # no Notecard, most likely, or somebody in a hurry
+            pass
+        self.bus.deinit()
+
     def step(self):
         """Do the one thing that is due, or sleep until something is."""
         now_us = clock.now_us()
@@ -307,17 +316,34 @@ def selftest():
     return tests.run(open_i2c, describe)
 
 
+def stop(node):
+    waiting = 0
+    if node is not None:
+        waiting = len(node.ring)
+        node.stop()
+    lost = "; %d windows that were not sent yet are lost" % waiting if waiting else ""
+    print("stopped at the console%s" % lost)
+
+
 def main():
+    print("%s starts" % FIRMWARE)
+    pause_s = 0
     while True:
+        node = None
         try:
+            clock.sleep_ms(pause_s * 1000)
             values = settings.load()
             for complaint in values.complaints:
                 print(complaint)
             print(budget(values))
-            Node(values).run()
+            node = Node(values)
+            node.run()
+        except KeyboardInterrupt:
+            stop(node)
+            return
         except Exception as error:
             print("cannot start: %s; SAMPLES and RING_BYTES decide how much memory is needed" % describe(error))
-            clock.sleep_ms(PAUSE_S * 1000)
+            pause_s = PAUSE_S
 
 
 if __name__ == "__main__":

@@ -1,25 +1,51 @@
-"""The board's own measurements, on the emulated bench: with everything in order, and with trouble of every kind.
+"""What the board says to somebody at its console: its own measurements, what is wrong, and that it was stopped.
 
 What is wrong is said in one line, the same in the log of the running firmware and in the selftest.
 """
 
 import itertools
+import json
 import re
 import shutil
 
 import pytest
 
+from judder import decode
 from judder.board import Tree, tree
 from judder.emulator.bench import Bench
 from judder.emulator.i2c import ADDRESS_NACK, Injected
 from judder.emulator.lis3dh import LIS3DH
 from judder.emulator.machine import Machine
 from judder.emulator.notecard import Fault, WebResponse
+from judder.emulator.notecard.link import NEVER
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
 
 SELFTEST = 'from firmware import selftest\nselftest()\nprint("end")\nwhile True:\n    import time\n    time.sleep(1)\n'
 FIRMWARE = "from firmware import main\nmain()\n"
+STOPPED = """
+import time
+from node import clock
+import firmware
+sleep = time.sleep
+def sleep_or_stop(seconds):
+    if clock.now_us() >= {stop_us}:
+        time.sleep = sleep
+        raise KeyboardInterrupt
+    sleep(seconds)
+time.sleep = sleep_or_stop
+firmware.main()
+print("main has returned")
+firmware.selftest()
+print("end")
+while True:
+    sleep(1)
+"""
 NEXT_TRY = re.compile(r"; \d+ waiting, next try in \d+ s$")
+
+
+def acknowledge(request):
+    held = [(window.boot, window.sequence) for window in decode(request.body)]
+    return WebResponse(200, json.dumps({"stored": held, "rejected": []}).encode())
 
 
 @pytest.fixture(params=["cpython", "micropython", "wasm"])
@@ -42,7 +68,7 @@ def bench_with(runtime, tmp_path):
         (device / "main.py").write_text(main)
         bench = Bench(
             Machine.demo(),
-            lambda _: WebResponse(200),
+            acknowledge,
             settings=settings,
             firmware=Tree(device, tree().boot),
             runtime=runtime,
@@ -239,3 +265,62 @@ def test_trouble_is_one_line_the_same_in_the_log_and_in_the_selftest(
         bench.run_for(300)
     log = [NEXT_TRY.sub("", said) for said in bench.swan.lines]
     assert line in log, log
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stop(bench_with):
+    """Start the firmware, press Ctrl-C after a while, then run the selftest; returns what main said, and the bench."""
+
+    def run(after_s, prepare=lambda bench: None, **settings):
+        with bench_with(STOPPED.format(stop_us=int(after_s * 1e6)), prepare, **settings) as bench:
+            bench.swan.run(lambda: "main has returned" in bench.swan.lines)
+            said = [line for line in bench.swan.lines if "mode: " not in line]
+            bench.left_armed = bench.notecard.attn.due_ns() < NEVER
+            bench.stopping_s = bench.clock.now_ns() / 1e9 - after_s
+            bench.swan.run(lambda: "end" in bench.swan.lines)
+        return said[:-1], bench
+
+    return run
+
+
+def without_network(bench):
+    bench.notecard.link.outages.append((0, 86400 * 10**9))
+
+
+def test_ctrl_c_ends_in_one_line_that_counts_the_windows_lost(stop):
+    said, bench = stop(200, without_network, CAPTURE_EVERY_S=30)
+    assert said[0] == "judder 0.1.0 starts"
+    assert len(bench.captured) >= 4
+    assert said[-1] == f"stopped at the console; {len(bench.captured)} windows that were not sent yet are lost"
+    assert not bench.left_armed
+    assert bench.swan.lines[-2] == "selftest: all well"  # the bus is free again
+
+
+@pytest.mark.parametrize("runtime", ["cpython"], indirect=True)
+@pytest.mark.parametrize("after_s", [0.4, 0.9, 1.3, 2, 2.5, 2.64, 2.7, 3, 4, 5, 5.22, 5.28, 14.76, 14.82, 15.7, 60])
+def test_ctrl_c_may_come_at_any_time_and_leaves_no_watchdog_armed(stop, after_s):
+    said, bench = stop(after_s, lambda bench: bench.notecard.attn.set_mode(["watchdog"], 1800, None, 0))
+    assert said[-1].startswith("stopped at the console")
+    assert not bench.left_armed
+    assert bench.stopping_s < 12  # up to 10 of them until the next sleep, where Ctrl-C comes in
+
+
+@pytest.mark.parametrize("runtime", ["cpython", "micropython"], indirect=True)
+def test_ctrl_c_works_without_a_notecard(stop):
+    said, _ = stop(60, lambda bench: bench.bus.chips.pop(0x17))
+    assert said[-1] == "stopped at the console"
+
+
+def test_nothing_is_lost_when_nothing_waited(stop):
+    said, bench = stop(120)
+    assert bench.acknowledged
+    assert said[-1] == "stopped at the console"
+
+
+@pytest.mark.parametrize("runtime", ["cpython"], indirect=True)
+def test_ctrl_c_before_anything_has_started_is_no_different(stop):
+    said, _ = stop(0)
+    assert said == ["judder 0.1.0 starts", "stopped at the console"]

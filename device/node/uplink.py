@@ -99,6 +99,11 @@ class Uplink:
         else:
             self.request({"req": "card.attn", "mode": "disarm,-all"})
 
+    def leave(self):
+        """Call the watchdog off, in a conversation of its own: the last one may have broken off anywhere."""
+        self._card = None
+        self.watch(0)
+
     def utc_s(self):
         """The Notecard's time in whole seconds since 1970, or None before it has met the network."""
         try:
