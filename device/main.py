@@ -10,23 +10,23 @@ import os
 from node import clock, frame, settings
 
 gc.collect()  # what compiling leaves behind, here and below: or the modules lie scattered over the heap
-from node.accelerometer import Accelerometer, capture
-from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus
+from node.accelerometer import SLOW_ODR_HZ, UNRELIABLE, Accelerometer, capture
+from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
 from node.ring import Ring
-from node.uplink import LinkError, Uplink
+from node.uplink import LinkError, RefusedError, Uplink
 from node.window import SLOW_BUS, Window
 
 gc.collect()
 
 FIRMWARE = "judder 0.1.0"
-SLOW_ODR_HZ = 400  # what a bus at 100 kHz can carry without loss
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 PAUSE_S = 5
 LONGEST_PAUSE_S = 600
 TIME_EVERY_S = 3600
+WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
 LONGEST_IDLE_US = 10000000
 
 
@@ -77,13 +77,26 @@ class Node:
         self.odr_hz = values.odr_hz
         self.capture_pause = Pause()
         self.link_pause = Pause()
+        self.watch_pause = Pause()
         self.next_capture_us = clock.now_us()
+        self.capture_began_us = 0
+        self.next_watch_us = 0
         self.next_time_us = 0
         self.updates_held = True
+        self.watch_refused = False
 
     def run(self):
         while True:
             self.step()
+
+    def stop(self):
+        """Leave parts and bus to whoever is at the console; the Notecard is not to reset them at their work."""
+        try:
+            if self.settings.watchdog_s:
+                self.uplink.leave()
+        except (Exception, KeyboardInterrupt):  # noqa: S110  # no Notecard, most likely, or somebody in a hurry
+            pass
+        self.bus.deinit()
 
     def step(self):
         """Do the one thing that is due, or sleep until something is."""
@@ -92,7 +105,7 @@ class Node:
         if action is None:
             clock.sleep_ms(self._idle_ms(now_us))
             return
-        pause = self.capture_pause if action == self._capture else self.link_pause
+        pause = self._pause_after(action)
         try:
             action()
             pause.worked()
@@ -107,7 +120,11 @@ class Node:
         link_free = now_us >= self.link_pause.until_us
         if self.identity is None:
             return self._connect if link_free else None
-        if now_us >= max(self.next_capture_us, self.capture_pause.until_us) and self.ring.has_room(len(self.frame)):
+        capture_due = now_us >= max(self.next_capture_us, self.capture_pause.until_us)
+        capture_due = capture_due and self.ring.has_room(len(self.frame))
+        if self._watch_due(now_us, capture_due):
+            return self._watch
+        if capture_due:
             return self._capture
         if not link_free:
             return None
@@ -119,15 +136,34 @@ class Node:
             return self._learn_time
         return None
 
+    def _watch_due(self, now_us, capture_due):
+        """Whatever the link does; only a capture goes first, and only one."""
+        if not self.settings.watchdog_s or now_us < max(self.next_watch_us, self.watch_pause.until_us):
+            return False
+        return not capture_due or self.capture_began_us >= self.next_watch_us
+
+    def _pause_after(self, action):
+        if action == self._capture:
+            return self.capture_pause
+        return self.watch_pause if action == self._watch else self.link_pause
+
     def _idle_ms(self, now_us):
         wait_us = LONGEST_IDLE_US
-        for due_us in (self.next_capture_us, self.capture_pause.until_us, self.link_pause.until_us, self.next_time_us):
+        for due_us in (
+            self.next_capture_us,
+            self.capture_pause.until_us,
+            self.next_watch_us,
+            self.watch_pause.until_us,
+            self.link_pause.until_us,
+            self.next_time_us,
+        ):
             if due_us > now_us:
                 wait_us = min(wait_us, due_us - now_us)
         return wait_us // 1000 + 1
 
     def _connect(self):
         self.uplink.connect()
+        self._watch()
         self._learn_time()
         identity = frame.text_block(
             self.uplink.device, FIRMWARE, "", self.settings.hash, self.settings.label, self.settings.session
@@ -135,6 +171,19 @@ class Node:
         self.frame = bytearray(frame.max_length(self.settings.samples, len(identity)))
         self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
+        for complaint in self.uplink.complaints:
+            print(complaint)
+
+    def _watch(self):
+        """Arm or renew the Notecard's watchdog, or call it off. One that refuses is named once, and we go on."""
+        watchdog_s = self.settings.watchdog_s
+        try:
+            self.uplink.watch(watchdog_s)
+        except RefusedError as error:
+            if watchdog_s and not self.watch_refused:
+                print("%s: no watchdog; a newer Notecard firmware may have it, WATCHDOG_S = 0 asks for none" % error)
+            self.watch_refused = True
+        self.next_watch_us = clock.now_us() + watchdog_s * (1000000 // WATCH_SHARE)
 
     def _learn_time(self):
         before_us = clock.now_us()
@@ -158,6 +207,7 @@ class Node:
                 print("%s; capturing all the same" % error)
 
     def _capture(self):
+        self.capture_began_us = clock.now_us()
         self._hold_updates()
         if self.accelerometer is None:
             self._find_accelerometer()
@@ -199,7 +249,7 @@ class Node:
         self.bus.sensor_hz = NOTECARD_HZ
         self.accelerometer = Accelerometer(self.bus, address)
         self.odr_hz = min(self.settings.odr_hz, SLOW_ODR_HZ)
-        print("I2C is not reliable at 400 kHz: 100 kHz and %d Hz from now on; check pull-ups" % self.odr_hz)
+        print(UNRELIABLE % self.odr_hz)
 
     def _send(self):
         batch = self.ring.oldest(self.settings.post_bytes)
@@ -241,7 +291,8 @@ def report_window(key, filled, tries, length):
 
 
 def describe(error):
-    if isinstance(error, LinkError):
+    """One line on what is wrong and what to do."""
+    if isinstance(error, (LinkError, PartError)):
         return str(error)
     if isinstance(error, OSError):
         return "I2C or sensor: %s: check Qwiic cable and address" % (error.args[-1] if error.args else error)
@@ -262,20 +313,37 @@ def selftest():
     """What this board measures of itself; for the console and judder doctor."""
     from node import selftest as tests
 
-    return tests.run(open_i2c)
+    return tests.run(open_i2c, describe)
+
+
+def stop(node):
+    waiting = 0
+    if node is not None:
+        waiting = len(node.ring)
+        node.stop()
+    lost = "; %d windows that were not sent yet are lost" % waiting if waiting else ""
+    print("stopped at the console%s" % lost)
 
 
 def main():
+    print("%s starts" % FIRMWARE)
+    pause_s = 0
     while True:
+        node = None
         try:
+            clock.sleep_ms(pause_s * 1000)
             values = settings.load()
             for complaint in values.complaints:
                 print(complaint)
             print(budget(values))
-            Node(values).run()
+            node = Node(values)
+            node.run()
+        except KeyboardInterrupt:
+            stop(node)
+            return
         except Exception as error:
             print("cannot start: %s; SAMPLES and RING_BYTES decide how much memory is needed" % describe(error))
-            clock.sleep_ms(PAUSE_S * 1000)
+            pause_s = PAUSE_S
 
 
 if __name__ == "__main__":

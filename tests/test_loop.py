@@ -4,6 +4,7 @@ Conditions of every run (judder.emulator.bench): ODR off by up to 5 %, crystal b
 30.5 us, CPU, garbage collection and bus time charged, stalls of up to 10 ms in 2 % of the acquisition's rounds.
 """
 
+import itertools
 import json
 import shutil
 
@@ -21,6 +22,7 @@ from judder.emulator.lis3dh import response
 from judder.emulator.machine import Machine
 from judder.emulator.notecard import Fault
 from judder.emulator.notecard.faults import AnsweredInstead, BadStream, BrownOut, LostReply
+from judder.emulator.notecard.line import seal
 from judder.emulator.notecard.link import WebResponse
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
@@ -253,7 +255,10 @@ def test_an_old_notecard_is_named_and_the_board_goes_on_trying(loop):
     running.bench.notecard.version = "notecard-4.4.1.4015903"
     with running.bench as bench:
         bench.run_for(HOUR_S)
-        assert len(running.said("4.4.1.4015903 lacks card.binary: update it to 5.3.1 or later")) >= 3
+        assert (
+            len(running.said("4.4.1.4015903 lacks card.binary, needs 5.3.1 or later: `firmware install latest` in the"))
+            >= 3
+        )
         assert not bench.captured
         bench.notecard.version = "notecard-5.3.1.17004"
         bench.run(3)
@@ -265,11 +270,19 @@ def test_a_notecard_that_is_not_there_is_one_line_a_try(loop):
     card = running.bench.bus.chips.pop(0x17)
     with running.bench as bench:
         bench.run_for(HOUR_S)
-        complaints = running.said("no good answer from the Notecard to card.version")
+        complaints = running.said("no Notecard at 0x17: FEATHER power switch on? Qwiic cable? a supply that gives 2 A?")
         assert 5 <= len(complaints) <= 60
-        assert "check FEATHER power switch, Qwiic cable" in complaints[0]
         bench.bus.attach(0x17, card)
         bench.run(3)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_notecard_without_a_product_is_named_once_and_windows_are_captured(loop):
+    running = loop()
+    running.bench.notecard.hub.clear()
+    with running.bench as bench:
+        bench.run(3)
+    assert len(running.said("set PRODUCT_UID in settings.toml")) == 1
     running.check_nothing_lost_or_doubled()
 
 
@@ -458,6 +471,109 @@ def test_the_board_s_power_may_fail_at_any_time(loop):
     stored = running.stored()
     assert bench.acknowledged <= stored.keys() <= bench.captured.keys()
     assert len(list(running.server.queue.windows())) == len(stored)
+
+
+# --- watchdog ---------------------------------------------------------------------------------------------------------
+
+
+class Attn(Fault):
+    """Notes when card.attn is asked for what; answers with `err` if there is one."""
+
+    def __init__(self, bench, err=None):
+        self.asked = []
+        self.err = err
+        self._clock = bench.clock
+
+    def replies(self, request, lines):
+        if request.name != "card.attn":
+            return lines
+        self.asked.append((self._clock.now_ns() / 1e9, request.fields["mode"], request.fields.get("seconds")))
+        return [seal({"err": self.err}, request.sequence)] if self.err else lines
+
+
+def longest_gap_s(attn, until_s):
+    times = [at_s for at_s, _, _ in attn.asked] + [until_s]
+    return max(after - before for before, after in itertools.pairwise(times))
+
+
+def test_the_watchdog_is_renewed_while_windows_wait_for_the_link(loop):
+    running = loop(settings={"WATCHDOG_S": 1800, "RING_BYTES": 16384})
+    attn = Attn(running.bench)
+    running.bench.notecard.faults.append(attn)
+    running.bench.notecard.link.outages.append((60 * 10**9, 6 * HOUR_S * 10**9))
+    with running.bench as bench:
+        bench.run_for(5 * HOUR_S)
+        waiting = len(bench.captured) - len(bench.acknowledged)
+        assert waiting >= 3
+        assert {asked[1:] for asked in attn.asked} == {("watchdog", 1800)}
+        assert longest_gap_s(attn, 5 * HOUR_S) < 1800 / 4 + 120  # an attempt to send takes its time
+        assert not bench.notecard.attn.pulses
+        assert len(running.said("not connected")) < 80  # a renewal that works is no reason to post more often
+        bench.run(waiting + 5)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_the_watchdog_waits_for_no_more_than_one_window(loop, tmp_path):
+    """The console is so slow that the next window is due as soon as one is reported."""
+    shutil.copytree(tree().device, tmp_path / "device")
+    main = tmp_path / "device" / "main.py"
+    head = "def report_window(key, filled, tries, length):\n"
+    assert head in main.read_text()
+    main.write_text(main.read_text().replace(head, head + "    clock.sleep_ms(1100)\n"))
+    running = loop(
+        settings={"WATCHDOG_S": 1800, "CAPTURE_EVERY_S": 1, "ODR_HZ": 25},
+        firmware=Tree(tmp_path / "device", tree().boot),
+    )
+    attn = Attn(running.bench)
+    running.bench.notecard.faults.append(attn)
+    with running.bench as bench:
+        bench.run_for(1500)
+    window_s = 1.1 * 1024 / 25
+    assert len(bench.captured) > 0.8 * 1500 / window_s
+    assert not bench.acknowledged
+    assert longest_gap_s(attn, 1500) < 1800 / 4 + window_s + 10
+
+
+def test_a_board_that_hangs_is_pulled_up_by_the_watchdog(loop):
+    running = loop(settings={"CAPTURE_EVERY_S": 900})
+    with running.bench as bench:
+        bench.run(2)
+        bench.swan.power_off()  # as good as hung: it says nothing
+        bench.clock.sleep(7190 * 10**9)
+        bench.notecard.agenda.advance()
+        assert not bench.notecard.attn.pulses
+        bench.clock.sleep(20 * 10**9)
+        bench.notecard.agenda.advance()
+        assert len(bench.notecard.attn.pulses) == 1
+        bench.swan.power_on()
+        bench.run(4)
+
+
+def test_watchdog_s_0_calls_off_what_an_earlier_start_armed(loop):
+    running = loop(settings={"WATCHDOG_S": 0})
+    attn = Attn(running.bench)
+    running.bench.notecard.faults.append(attn)
+    running.bench.notecard.attn.set_mode(["watchdog"], 1800, None, 0)
+    with running.bench as bench:
+        bench.run(2)
+        assert [asked[1:] for asked in attn.asked] == [("disarm,-all", None)]
+        bench.swan.power_off()
+        bench.clock.sleep(2 * 86400 * 10**9)
+        bench.notecard.agenda.advance()
+        assert not bench.notecard.attn.pulses
+
+
+@pytest.mark.parametrize("watchdog_s", [0, 1800])
+def test_a_notecard_that_refuses_the_watchdog_is_named_once_and_the_loop_goes_on(loop, watchdog_s):
+    running = loop(settings={"WATCHDOG_S": watchdog_s})
+    attn = Attn(running.bench, err="unknown request {not-supported}")
+    running.bench.notecard.faults.append(attn)
+    with running.bench as bench:
+        bench.run_for(1000)
+        bench.run(3)
+    assert len(running.said("Notecard: card.attn: unknown request {not-supported}: no watchdog")) == (watchdog_s > 0)
+    assert len(attn.asked) >= (3 if watchdog_s else 1)
+    running.check_nothing_lost_or_doubled()
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

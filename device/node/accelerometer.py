@@ -9,10 +9,21 @@ is polled; nothing else happens on the bus meanwhile.
 """
 
 import gc
-
-import adafruit_lis3dh
+import sys
 
 from node import clock
+from node.bus import PartError
+
+try:
+    import digitalio  # noqa: F401  # adafruit_lis3dh asks for it, for pins that are not used here
+except ImportError:  # MicroPython has none
+
+    class NoPins:
+        DigitalInOut = object
+
+    sys.modules["digitalio"] = NoPins  # pyright: ignore
+
+import adafruit_lis3dh
 
 ADDRESS = 0x18
 FIFO_DEPTH = 32
@@ -26,11 +37,15 @@ LOOKS = 128  # at the level, at least, in windows long enough for it: they tell 
 EARLY = 32  # samples: a window in which something is lost before them starts anew, behind the gap
 FRESH_STARTS = 8
 FASTEST = 110  # percent of the nominal rate that a part may reach; bounds what can have been lost unseen
+SLOW_ODR_HZ = 400  # what a bus at 100 kHz can carry without loss
+UNRELIABLE = "I2C is not reliable at 400 kHz: 100 kHz and %d Hz from now on; check pull-ups"
 PATIENCE = 64  # samples' time, and a second, to wait for a FIFO that does not fill
 
 ODR_CODES = {10: 2, 25: 3, 50: 4, 100: 5, 200: 6, 400: 7, 1344: 9}  # CTRL_REG1, DS table 31
 SENSITIVITY_UG = {2: 4000, 4: 8000, 8: 16000, 16: 48000}  # micro-g per count in normal mode, DS table 4
 _FULL_SCALE_CODES = {2: 0, 4: 1, 8: 2, 16: 3}
+_IDENTITY = 0x33
+_LOOK_ALIKES = {0x32: "LIS331DLH", 0x41: "LIS2HH12", 0x44: "LIS2DW12"}  # by their WHO_AM_I
 
 _TEMP_CFG_REG = 0x1F
 _CTRL_REG1 = 0x20
@@ -58,8 +73,10 @@ class Accelerometer(adafruit_lis3dh.LIS3DH_I2C):
     def __init__(self, bus, address=ADDRESS):
         try:
             super().__init__(bus, address=address)
-        except (RuntimeError, ValueError) as error:  # the parent's words for a wrong WHO_AM_I and for no answer
-            raise OSError("no LIS3DH at 0x%02x (%s)" % (address, error))
+        except ValueError:  # the parent's word for no answer
+            raise PartError("no LIS3DH at 0x%02x%s" % (address, _where_it_may_be(bus.scan(), address)))
+        except RuntimeError:  # and for a wrong WHO_AM_I
+            raise PartError("no LIS3DH at 0x%02x: %s" % (address, _what_it_is(self._read_register_byte(_WHO_AM_I))))
 
     def answers_reliably(self):
         """Whether 64 reads of WHO_AM_I and 16 written patterns come back right at the present bus speed.
@@ -71,7 +88,7 @@ class Accelerometer(adafruit_lis3dh.LIS3DH_I2C):
             pattern = i & 15
             try:
                 if i < 64:
-                    right = self._read_register_byte(_WHO_AM_I) == 0x33
+                    right = self._read_register_byte(_WHO_AM_I) == _IDENTITY
                 else:
                     self._write_register_byte(_FIFO_CTRL_REG, pattern)
                     right = self._read_register_byte(_FIFO_CTRL_REG) == pattern
@@ -121,6 +138,20 @@ class Accelerometer(adafruit_lis3dh.LIS3DH_I2C):
         return self.read_adc_raw(_ADC3)
 
 
+def _where_it_may_be(found, address):
+    other = address ^ 1  # the level of its pin SA0 decides
+    if other in found:
+        return " but something at 0x%02x: set SENSOR_ADDRESS = %d" % (other, other)
+    return ": Qwiic cable in? SENSOR_ADDRESS is 24 for 0x18, 25 for 0x19"
+
+
+def _what_it_is(identity):
+    if identity == _IDENTITY:
+        return "WHO_AM_I came wrong once: check Qwiic cable and pull-ups"
+    name = _LOOK_ALIKES.get(identity)
+    return "WHO_AM_I is 0x%02x, not 0x33%s: use an LIS3DH" % (identity, " (%s)" % name if name else "")
+
+
 def capture(accelerometer, window, odr_hz, full_scale_g):
     """Fill `window` from the FIFO and measure it; returns how many tries it took.
 
@@ -135,6 +166,7 @@ def capture(accelerometer, window, odr_hz, full_scale_g):
     complete = False
     while not complete:
         tries += 1
+        window.clear(0)  # what the window or the try before left goes with the collection
         gc.collect()
         gc.disable()
         try:

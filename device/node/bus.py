@@ -13,13 +13,16 @@ Three things are put right underneath its users:
 NOTECARD_ADDRESS = 0x17
 NOTECARD_HZ = 100000
 SENSOR_HZ = 400000
-EIO = 5
+
+
+class PartError(OSError):
+    """A part or the bus is not as it has to be; the message is one line that says what, where and what to do."""
 
 
 class Bus:
     """`open_i2c(frequency)` makes a busio.I2C or a machine.I2C; it is called again whenever the speed changes.
 
-    Every failed transfer is an OSError, counted in `errors`.
+    Every failed transfer is an OSError, counted in `errors`; a bus that does not open is a PartError.
     """
 
     def __init__(self, open_i2c):
@@ -45,6 +48,9 @@ class Bus:
     def scan(self):
         """Addresses that answer, at the speed that every chip can."""
         return self._i2c_for(NOTECARD_ADDRESS).scan()
+
+    def answers(self, address):
+        return address in self.scan()
 
     def writeto(self, address, buffer, stop=True, *, start=0, end=None):
         # `stop` is machine.I2C's: whatever it asks for, each transfer ends with a STOP
@@ -78,7 +84,10 @@ class Bus:
                 self._i2c = self._open_i2c(frequency)
             except (RuntimeError, ValueError) as error:  # busio's words for a bus without pull-ups or with a pin in use
                 self.errors += 1
-                raise OSError(EIO, "I2C bus does not open: %s" % error)
+                raise PartError(
+                    "I2C bus does not open (%s): no pull-ups? is the Qwiic cable in, is the Notecarrier powered?"
+                    % error
+                )
             self._frequency = frequency
             if hasattr(self._i2c, "try_lock"):
                 self._i2c.try_lock()

@@ -8,7 +8,8 @@ from binascii import crc32
 
 FILE = "settings.toml"
 
-# name, default, allowed (first and last: of a number, or of the bytes of a text; or all choices), meaning
+# name, default, allowed (first and last of a number, then others that mean something else; least and most bytes of a
+# text; or all choices), meaning
 TABLE = (
     ("PRODUCT_UID", "", (0, 128), "Notehub product; empty keeps what the Notecard already has"),
     ("DEVICE_SN", "", (0, 64), "serial number shown in Notehub, such as pump-3"),
@@ -22,6 +23,12 @@ TABLE = (
     ("RING_BYTES", 98304, (16384, 262144), "RAM for windows that wait for the server"),
     ("POST_BYTES", 16384, (4096, 98304), "most bytes in one web.post, unless a single window is longer"),
     ("POST_TIMEOUT_S", 60, (10, 300), "how long the Notecard waits for the server's answer"),
+    (
+        "WATCHDOG_S",
+        7200,
+        (1800, 86400, 0),
+        "how long the board may be silent before the Notecard pulls ATTN to reset it (docs/operations.md); 0: off",
+    ),
     ("TRANSFER", "chunks", ("chunks", "stock"), "how windows reach the Notecard: our chunks, or note-python's helper"),
     ("SENSOR_ADDRESS", 24, (24, 25), "I2C address of the LIS3DH: 24 is 0x18, 25 is 0x19"),
 )
@@ -44,6 +51,7 @@ class Settings:
         for number, line in enumerate(text.split("\n"), 1):
             self._take(values, number, line.strip())
         self._make_room(values)
+        self._leave_time(values)
         for name in values:
             setattr(self, name.lower(), values[name])
         self.hash = "%08x" % crc32("\n".join("%s=%s" % (row[0], values[row[0]]) for row in TABLE).encode())
@@ -57,6 +65,17 @@ class Settings:
                 % (FILE, values["RING_BYTES"], values["SAMPLES"], needed)
             )
             values["RING_BYTES"] = needed
+
+    def _leave_time(self, values):
+        """A board that is measuring is silent, and no reason for a reset."""
+        # a quarter of the time until it is renewed, five tries of a window, a slow part
+        needed = 8 * values["SAMPLES"] // values["ODR_HZ"]
+        if 0 < values["WATCHDOG_S"] < needed:
+            self.complaints.append(
+                "%s: WATCHDOG_S = %d is less than SAMPLES = %d at ODR_HZ = %d may take; using %d"
+                % (FILE, values["WATCHDOG_S"], values["SAMPLES"], values["ODR_HZ"], needed)
+            )
+            values["WATCHDOG_S"] = needed
 
     def _take(self, values, number, line):
         if not line or line.startswith("#") or line.startswith("["):
@@ -95,9 +114,13 @@ def check(name, text, default, allowed):
     elif isinstance(default, str):
         if len(text.encode()) > allowed[1]:
             raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed[1]))
-    elif value is None or not allowed[0] <= value <= allowed[1]:
-        raise ValueError("%s = %s; must be a whole number from %d to %d" % (name, text, allowed[0], allowed[1]))
+    elif value is None or not (allowed[0] <= value <= allowed[1] or value in allowed[2:]):
+        raise ValueError("%s = %s; must be a whole number from %s" % (name, text, _range(allowed)))
     return value
+
+
+def _range(allowed):
+    return "%d to %d" % allowed[:2] + "".join([", or %d" % one for one in allowed[2:]])
 
 
 def example():
@@ -109,7 +132,7 @@ def example():
         elif isinstance(default, str):
             limits = "at most %d bytes" % allowed[1]
         else:
-            limits = "%d to %d" % allowed
+            limits = _range(allowed)
         value = '"%s"' % default if isinstance(default, str) else "%d" % default
         lines.append("\n# %s (%s)\n%s = %s" % (meaning, limits, name, value))
     return "\n".join(lines) + "\n"

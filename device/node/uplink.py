@@ -29,11 +29,11 @@ if note_python.crc32(b"123456789") == crc32(b"123456789"):
     note_python.crc32 = crc32
 
 _HINTS = {
-    401: "the token of the Notehub route and that of the server differ",
-    403: "the server refuses this route's requests",
-    404: "Notehub has no proxy route with this alias, or the server no such path",
+    401: "the token of the Notehub route is not the server's: make them the same",
+    403: "the server refuses this route's requests: check the route's URL and headers",
+    404: "Notehub has no proxy route with this alias, or the server no such path: check ROUTE and the route's URL",
     413: "the server takes only smaller bodies: lower POST_BYTES",
-    507: "the server's disk is full",
+    507: "the server's disk is full: make room there, windows wait here",
 }
 
 
@@ -41,13 +41,19 @@ class LinkError(Exception):
     """Something between here and the server failed; the message says what, where and what to do."""
 
 
+class RefusedError(LinkError):
+    """The Notecard answered that it will not."""
+
+
 class Uplink:
     """One Notecard on `bus`. `settings` as in node.settings.
 
-    After `connect`: `device` is the DeviceUID, `card_version` the Notecard's firmware.
+    After `connect`: `device` is the DeviceUID, `card_version` the Notecard's firmware, and `complaints` are lines
+    about what will keep windows from arriving.
     """
 
     def __init__(self, bus, settings):
+        self.complaints = []
         self.device = ""
         self.card_version = ""
         self.transactions = 0
@@ -63,7 +69,10 @@ class Uplink:
         version = self.request({"req": "card.version"})["version"]
         self.card_version = version
         if _numbers(version) < CARD_BINARY_SINCE:
-            raise LinkError("Notecard firmware %s lacks card.binary: update it to 5.3.1 or later" % version)
+            raise LinkError(
+                "Notecard firmware %s lacks card.binary, needs 5.3.1 or later: `firmware install latest` in the Blues "
+                "terminal" % version
+            )
         hub_set = {"req": "hub.set", "mode": "continuous"}
         if self._settings.product_uid:
             hub_set["product"] = self._settings.product_uid
@@ -71,11 +80,29 @@ class Uplink:
             hub_set["sn"] = self._settings.device_sn
         self.request(hub_set)
         self.hold_updates(True)
-        self.device = self.request({"req": "hub.get"})["device"]
+        hub = self.request({"req": "hub.get"})
+        self.device = hub["device"]
+        self.complaints = []
+        if not hub.get("product"):
+            self.complaints.append(
+                "the Notecard has no product and cannot reach Notehub: set PRODUCT_UID in settings.toml"
+            )
 
     def hold_updates(self, hold):
         """Keep outboard firmware updates away while windows wait here: an update resets the board."""
         self.request({"req": "card.dfu", "name": "stm32", "off" if hold else "on": True})
+
+    def watch(self, seconds):
+        """Have the Notecard pulse ATTN when it hears nothing from us for so long, counted anew from now; 0: never."""
+        if seconds:
+            self.request({"req": "card.attn", "mode": "watchdog", "seconds": seconds})
+        else:
+            self.request({"req": "card.attn", "mode": "disarm,-all"})
+
+    def leave(self):
+        """Call the watchdog off, in a conversation of its own: the last one may have broken off anywhere."""
+        self._card = None
+        self.watch(0)
 
     def utc_s(self):
         """The Notecard's time in whole seconds since 1970, or None before it has met the network."""
@@ -161,7 +188,7 @@ class Uplink:
             card.unlock()
 
     def request(self, request):
-        """One transaction; an `err` in the reply is a LinkError with the Notecard's own words."""
+        """One transaction; an `err` in the reply is a RefusedError with the Notecard's own words."""
         try:
             self.transactions += 1
             reply = self._open().Transaction(request) or {}
@@ -173,7 +200,7 @@ class Uplink:
             text = reply["err"]
             if "-connected}" in text:  # notecard-schema's {hub-not-connected} and {not-connected}
                 text = "not connected to Notehub; if it stays so, check antenna, coverage and SIM"
-            raise LinkError("Notecard: %s: %s" % (request["req"], text))
+            raise RefusedError("Notecard: %s: %s" % (request["req"], text))
         return reply
 
     def _open(self):
@@ -184,6 +211,12 @@ class Uplink:
 
     def _fail(self, doing, error):
         self._card = None
+        try:
+            answers = self._bus.answers(NOTECARD_ADDRESS)
+        except OSError as trouble:
+            raise LinkError(str(trouble))
+        if not answers:
+            raise LinkError("no Notecard at 0x17: FEATHER power switch on? Qwiic cable? a supply that gives 2 A?")
         raise LinkError(
             "no good answer from the Notecard to %s (%s); if it stays so, check FEATHER power switch, Qwiic cable, "
             "supply" % (doing, error)

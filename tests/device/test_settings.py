@@ -55,6 +55,8 @@ def test_values_are_read_quoted_or_bare_with_comments_and_foreign_keys_left_alon
         ("CAPTURE_EVERY_S = 0.5", ["CAPTURE_EVERY_S = 0.5", "1 to 86400"]),
         ("LABEL = '" + "x" * 65 + "'", ["LABEL is 65 bytes long", "at most 64"]),
         ('TRANSFER = "fast"', ["TRANSFER = fast", "chunks, stock", "using 'chunks'"]),
+        ("WATCHDOG_S = 60", ["WATCHDOG_S = 60", "1800 to 86400, or 0", "using 7200"]),
+        ("WATCHDOG_S = -1", ["WATCHDOG_S = -1", "1800 to 86400, or 0"]),
         ("SAMPLE_HZ = 400", ["SAMPLE_HZ is no setting", "settings.example.toml"]),
         ("ODR_HZ 400", ["'ODR_HZ 400' is not NAME = value"]),
     ],
@@ -114,3 +116,17 @@ def test_any_window_fits_the_ring(samples, ring_bytes):
     read = Settings(f"SAMPLES = {samples}\nRING_BYTES = {ring_bytes}\n")
     assert read.ring_bytes >= frame.max_length(samples, len(frame.text_block(*["x" * 255] * 6)))
     assert read.ring_bytes == ring_bytes or read.complaints
+
+
+@pytest.mark.parametrize("watchdog_s", [0, 1800, 86400])
+def test_the_watchdog_may_be_off(watchdog_s):
+    read = Settings(f"WATCHDOG_S = {watchdog_s}\n")
+    assert (read.watchdog_s, read.complaints) == (watchdog_s, [])
+
+
+def test_a_watchdog_that_would_not_wait_for_a_window_is_given_time_with_a_complaint():
+    read = Settings("WATCHDOG_S = 1800\nSAMPLES = 4096\nODR_HZ = 10\n")
+    (complaint,) = read.complaints
+    assert "WATCHDOG_S = 1800 is less than SAMPLES = 4096 at ODR_HZ = 10 may take; using 3276" in complaint
+    assert read.watchdog_s == 3276
+    assert Settings("WATCHDOG_S = 0\nSAMPLES = 4096\nODR_HZ = 10\n").complaints == []

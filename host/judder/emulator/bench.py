@@ -33,6 +33,7 @@ from judder.emulator.usb import UsbPort
 
 ODR_ERROR = 0.05
 CRYSTAL_PPM = 20.0
+PRODUCT = "com.example.judder:bench"
 
 Key = tuple[int, int]
 _WINDOW_LINE = re.compile(r"window ([0-9a-f]{8}):(\d+) (captured: (\d+) samples|stored|given up)")
@@ -80,7 +81,7 @@ class Bench:
         self.lis3dh = LIS3DH(
             self.clock, source, odr_error=drawn_error if odr_error is None else odr_error, seed=drawn.randrange(2**32)
         )
-        self.notecard = Notecard(self.clock, send, device=self.device)
+        self.notecard = Notecard(self.clock, send, device=self.device, hub={"product": PRODUCT})
         self.bus.attach(LIS3DH_ADDRESS, self.lis3dh)
         self.bus.attach(NOTECARD_ADDRESS, NotecardI2C(self.notecard))
         crystal_ppm = drawn.uniform(-CRYSTAL_PPM, CRYSTAL_PPM)

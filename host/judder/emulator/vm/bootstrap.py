@@ -157,12 +157,6 @@ class _Uname:
     machine = "emulated board with a real MicroPython"
 
 
-class _Digitalio:
-    """Named by adafruit_lis3dh."""
-
-    DigitalInOut = object
-
-
 def _print(*values, sep=" ", end="\n"):
     text = sep.join([str(value) for value in values]) + end
     _call("C", 0, text.encode())
@@ -188,7 +182,6 @@ def attach(exchange, device):
     uname = getattr(os, "uname", _Uname)
     sys.modules["os"] = _Shadow(os, uname=uname, urandom=_urandom)
     sys.modules["machine"] = _Machine
-    sys.modules["digitalio"] = _Digitalio
     builtins.print = _print
 
 
