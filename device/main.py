@@ -17,6 +17,7 @@ gc.collect()
 from node.ring import Ring
 from node.uplink import LinkError, RefusedError, Uplink
 from node.window import SLOW_BUS, Window
+from safemode import FILE as RECOVERIES_FILE
 
 gc.collect()
 
@@ -84,6 +85,7 @@ class Node:
         self.next_time_us = 0
         self.updates_held = True
         self.watch_refused = False
+        self.well = False
 
     def run(self):
         while True:
@@ -263,6 +265,9 @@ class Node:
             refusals += self._refused((boot, sequence), reason)
         if clock.now_us() >= self.next_time_us:  # the link has just worked, and there may be no other moment
             self._learn_time()
+        if released and not self.well:
+            self.well = True
+            forget_recoveries()
         if not released:  # a pause, or the same bytes would go out again at once
             said = "refuses" if refusals else "names none of"
             raise LinkError("the server's answer %s the %d windows sent" % (said, len(batch)))
@@ -277,6 +282,14 @@ class Node:
             self.ring.release(key)
             print("window %08x:%d given up after %d refusals" % (key[0], key[1], REFUSALS))
         return True
+
+
+def forget_recoveries():
+    """A window has arrived: safemode.py may get the board up again as often as at first."""
+    try:
+        os.remove(RECOVERIES_FILE)
+    except OSError:  # there was none
+        pass
 
 
 def report_window(key, filled, tries, length):

@@ -1,11 +1,14 @@
 """boot.py and safemode.py on the emulated board: who owns the drive, and how it gets up again after a crash."""
 
 import pytest
-from tests.desk import bare_desk
+from tests.desk import bare_desk, console_of, full_desk
 
+from judder.config import Config
 from judder.deploy import firmware
 from judder.emulator.clock import VirtualClock
 from judder.emulator.i2c import I2CBus
+from judder.emulator.notehub import Notehub
+from judder.server import background
 
 NORMAL = "normal mode: the firmware owns the drive"
 SERVICE = "service mode: the PC owns the drive"
@@ -122,6 +125,21 @@ def test_but_not_for_ever(desk):
     assert f"runs, recoveries {LIMIT}" in again(desk)  # a person or the watchdog presses RESET: it runs
 
 
+def test_a_stored_window_makes_it_start_counting_anew(tmp_path):
+    drive = tmp_path / "drive"
+    for path, data in firmware().items():
+        (drive / path).parent.mkdir(parents=True, exist_ok=True)
+        (drive / path).write_bytes(data)
+    (drive / "safemode.txt").write_text("4")
+    with background(Config(data=tmp_path / "data", port=0)) as server:
+        hub = Notehub({"ingest": server.url})
+        with full_desk(tmp_path, drive=drive, send=hub.send) as desk:
+            desk.wait_for("stored")
+            desk.wait_for(":1 captured")
+            assert not (drive / "safemode.txt").exists()
+        assert desk.error is None
+
+
 def test_the_pauses_grow_from_one_to_sixteen_seconds(desk):
     paused_s = []
     for _ in range(LIMIT):
@@ -153,8 +171,6 @@ def test_a_count_that_cannot_be_written_means_no_recovery(desk):
 
 def test_safe_mode_is_entered_from_the_repl(desk):
     again(desk)
-    from tests.desk import console_of
-
     with console_of(desk) as console:
         console.run("import microcontroller\nmicrocontroller.on_next_reset(microcontroller.RunMode.SAFE_MODE)")
         desk.swan.lines.clear()

@@ -263,8 +263,7 @@ def emulate_notecard(
     try:
         hub = emulate.notehub(route or (), chunked=chunked)
         with emulate.notecard(kind, hub, i2c_socket=i2c_socket, link=link) as running:
-            typer.echo(f"ready {running.path}")
-            _wait_for_the_end(running.ended)
+            _serve_until_told(running.path, running.ended)
     except ValueError as error:
         refuse(str(error))
     except OSError as error:
@@ -292,8 +291,7 @@ def emulate_swan(
     try:
         hub = emulate.notehub(route or (), chunked=False)
         with emulate.swan(link, hub, drive=drive, seed=seed, on_line=lambda line: typer.echo(line, err=True)) as desk:
-            typer.echo(f"ready {desk.path}")
-            _wait_for_the_end(desk.ended)
+            _serve_until_told(desk.path, desk.ended)
     except ValueError as error:
         refuse(str(error))
     except OSError as error:
@@ -303,8 +301,9 @@ def emulate_swan(
         raise typer.Exit(1)
 
 
-def _wait_for_the_end(ended: threading.Event) -> None:
+def _serve_until_told(path: Path, ended: threading.Event) -> None:
     """Until SIGTERM or SIGINT, or until it is over; ends in an ordinary way, so that nothing is left behind."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
+    typer.echo(f"ready {path}")
     ended.wait()

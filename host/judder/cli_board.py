@@ -63,6 +63,8 @@ def deploy(
             _watch(where, watch_s)
     except usb.BoardError as error:
         refuse(str(error))
+    except BrokenPipeError:  # ours, to whoever reads what we print
+        raise
     except OSError as error:
         refuse(f"{error.filename or drive}: {error.strerror or error}")
 
@@ -93,6 +95,8 @@ def _board(port: str | None, *, optional: bool) -> Iterator[Console | None]:
         yield None
         return
     with Console(found) as console:
+        if console.farewell:
+            terminal.print(f"the firmware has {escape(console.farewell)}", soft_wrap=True)
         yield console
 
 
@@ -173,7 +177,7 @@ def _watch(port: str, duration_s: float) -> None:
     silent = True
     for line in follow(port, duration_s):
         silent = False
-        terminal.print(f"  {escape(line)}")
+        terminal.print(f"  {escape(line)}", soft_wrap=True)
         if line.startswith("window") and "captured" in line:
             break
     if silent:

@@ -23,7 +23,10 @@ from judder.usb import BoardError, check_access
 ENTRY_TRIES = 3
 ENTRY_S = 5
 SILENCE_S = 120  # between two bytes of what a command prints
+FAREWELL_S = 3  # for the firmware to call off the Notecard's watchdog and say what is lost
 RETURN_S = 15  # for the port to come back after a reset
+_FAREWELL = re.compile(rb"stopped at the console[^\r\n]*")
+_IDLE = (b">>> ", b"REPL. Use CTRL-D to reload.")
 _OSERROR = re.compile(r"OSError: (?:\[Errno )?(\d+)")
 _WHO = """
 import os, sys
@@ -60,11 +63,13 @@ class Identity:
 class Console:
     """The REPL behind `port`. Opening it stops the firmware; `resume` or `reset` starts it again.
 
-    Raises BoardError when the port cannot be used, does not answer as a REPL or goes away.
+    `farewell` is what the firmware said when it was stopped. Raises BoardError when the port cannot be used, does not
+    answer as a REPL or goes away.
     """
 
     def __init__(self, port: str, patience_s: float = ENTRY_S) -> None:
         self.port = port
+        self.farewell = ""
         self._patience_s = patience_s
         check_access(port)
         try:
@@ -76,6 +81,7 @@ class Console:
 
     def __enter__(self) -> Self:
         try:
+            self._interrupt()
             self._enter()
             self.identity = self._identify()
         except BaseException:
@@ -118,6 +124,21 @@ class Console:
         with suppress(BoardError), self._watched():
             self._transport.exec_raw_no_follow(f"import {module}\n{module}.reset()")
         self.close()
+
+    def _interrupt(self) -> None:
+        """Stop the firmware and hear it out."""
+        heard = b""
+        deadline = time.monotonic() + min(FAREWELL_S, self._patience_s)
+        with self._watched():
+            port = self._transport.serial
+            port.write(b"\r\x03")
+            while time.monotonic() < deadline and not any(idle in heard for idle in _IDLE):
+                if port.in_waiting:
+                    heard += port.read(port.in_waiting)
+                else:
+                    time.sleep(0.01)
+        found = _FAREWELL.search(heard)
+        self.farewell = found[0].decode() if found else ""
 
     def _enter(self) -> None:
         """Interrupt what runs and enter the raw REPL, by a soft reboot if the board's language lets us see it."""

@@ -55,6 +55,8 @@ def examine(port: str | None = None) -> Iterator[Finding]:
     try:
         with Console(found) as console:
             yield Finding("console", True, "answers")
+            if console.farewell:
+                yield Finding("firmware", None, console.farewell)
             yield from _examine_board(console)
             console.resume()
     except usb.BoardError as error:

@@ -56,6 +56,13 @@ def test_a_board_in_order(new_desk):
     desk.wait_for("captured")  # the firmware runs again
 
 
+def test_what_stopping_the_firmware_costs_is_told(new_desk):
+    desk = new_desk()  # whose server acknowledges nothing
+    desk.wait_for("1 waiting")
+    found = list(examine(str(desk.path)))
+    assert "stopped at the console; 1 windows that were not sent yet are lost" in [finding.text for finding in found]
+
+
 def test_the_command_prints_and_exits(new_desk):
     desk = new_desk()
     ended = judder("doctor", "--port", desk.path)
