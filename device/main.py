@@ -334,7 +334,7 @@ def stop(node):
     if node is not None:
         waiting = len(node.ring)
         node.stop()
-    lost = "; %d windows that were not sent yet are lost" % waiting if waiting else ""
+    lost = "; windows not sent yet, and lost: %d" % waiting if waiting else ""
     print("stopped at the console%s" % lost)
 
 

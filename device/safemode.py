@@ -1,18 +1,19 @@
 """After a crash of CircuitPython itself: start again, but not for ever.
 
-CircuitPython resets into safe mode when it crashes (a hard fault, a power dip ...), and stays there until somebody
+CircuitPython resets into safe mode when it crashes (a hard fault, a broken heap ...), and stays there until somebody
 presses RESET. It runs this first (circuitpython:main.c), except when a person asked for safe mode by a button; USB
 comes up only when it has ended. Each recovery is counted in a file that main.py sets back once the server has a
 window; after LIMIT of them in a row the board stays in safe mode, where the PC owns the drive and boot.py does not run.
 """
 
-FILE = "safemode.txt"
+FILE = "recoveries.txt"
 LIMIT = 5
 DELIBERATE = (
     "PROGRAMMATIC",
     "USER",
     "NO_CIRCUITPY",
     "SAFEMODE_PY_ERROR",
+    "FLASH_WRITE_FAIL",
     "USB_TOO_MANY_ENDPOINTS",
     "USB_TOO_MANY_INTERFACE_NAMES",
     "USB_BOOT_DEVICE_NOT_INTERFACE_ZERO",
@@ -48,8 +49,12 @@ def recover():
     if deliberate(supervisor) or count >= LIMIT:
         return
     storage.remount("/", readonly=False)
-    with open(FILE, "w") as file:
-        file.write("%d" % (count + 1))
+    try:
+        with open(FILE, "w") as file:
+            file.write("%d" % (count + 1))
+    except OSError:
+        storage.remount("/", readonly=True)  # the PC can make room, or mend what is wrong
+        raise
     time.sleep(1 << count)  # a supply that dips gets time to come back
     microcontroller.reset()
 

@@ -130,13 +130,13 @@ def test_a_stored_window_makes_it_start_counting_anew(tmp_path):
     for path, data in firmware().items():
         (drive / path).parent.mkdir(parents=True, exist_ok=True)
         (drive / path).write_bytes(data)
-    (drive / "safemode.txt").write_text("4")
+    (drive / "recoveries.txt").write_text("4")
     with background(Config(data=tmp_path / "data", port=0)) as server:
         hub = Notehub({"ingest": server.url})
         with full_desk(tmp_path, drive=drive, send=hub.send) as desk:
             desk.wait_for("stored")
             desk.wait_for(":1 captured")
-            assert not (drive / "safemode.txt").exists()
+            assert not (drive / "recoveries.txt").exists()
         assert desk.error is None
 
 
@@ -149,15 +149,17 @@ def test_the_pauses_grow_from_one_to_sixteen_seconds(desk):
     assert paused_s == [1, 2, 4, 8, 16]
 
 
-@pytest.mark.parametrize("reason", ["USER", "PROGRAMMATIC", "SAFEMODE_PY_ERROR", "USB_TOO_MANY_ENDPOINTS"])
+@pytest.mark.parametrize(
+    "reason", ["USER", "PROGRAMMATIC", "SAFEMODE_PY_ERROR", "USB_TOO_MANY_ENDPOINTS", "FLASH_WRITE_FAIL"]
+)
 def test_who_asks_for_safe_mode_gets_it(desk, reason):
     lines = again(desk, reason)
     assert "Running in safe mode! Not running saved code." in lines
-    assert not (desk.swan.drive / "safemode.txt").exists()
+    assert not (desk.swan.drive / "recoveries.txt").exists()
 
 
 def test_a_count_that_cannot_be_read_counts_as_full(desk):
-    (desk.swan.drive / "safemode.txt").write_text("\0\0")
+    (desk.swan.drive / "recoveries.txt").write_text("\0\0")
     assert "Running in safe mode! Not running saved code." in again(desk, "HARD_FAULT")
 
 
@@ -167,6 +169,7 @@ def test_a_count_that_cannot_be_written_means_no_recovery(desk):
     lines = again(desk, "HARD_FAULT")
     assert any("No space left on device" in line for line in lines)
     assert "Running in safe mode! Not running saved code." in lines
+    desk.do(lambda: desk.swan.pc_writes("settings.toml", b""))  # the PC can make room
 
 
 def test_safe_mode_is_entered_from_the_repl(desk):
@@ -174,5 +177,5 @@ def test_safe_mode_is_entered_from_the_repl(desk):
     with console_of(desk) as console:
         console.run("import microcontroller\nmicrocontroller.on_next_reset(microcontroller.RunMode.SAFE_MODE)")
         desk.swan.lines.clear()
-        console.reset()
+        console.needs_reset = True
     desk.wait_for("Running in safe mode!")

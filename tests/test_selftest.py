@@ -294,7 +294,7 @@ def test_ctrl_c_ends_in_one_line_that_counts_the_windows_lost(stop):
     said, bench = stop(200, without_network, CAPTURE_EVERY_S=30)
     assert said[0] == "judder 0.1.0 starts"
     assert len(bench.captured) >= 4
-    assert said[-1] == f"stopped at the console; {len(bench.captured)} windows that were not sent yet are lost"
+    assert said[-1] == f"stopped at the console; windows not sent yet, and lost: {len(bench.captured)}"
     assert not bench.left_armed
     assert bench.swan.lines[-2] == "selftest: all well"  # the bus is free again
 

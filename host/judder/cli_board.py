@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console as Terminal
@@ -14,14 +14,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from judder import deploy as deployment
 from judder import doctor as examination
 from judder import usb
-from judder.board import RING_FILE
-from judder.cli_store import refuse
+from judder.board import RING_BYTES, RING_FILE
 from judder.console import Console, follow
 from judder.deploy import Plan
-from judder.drive import ConsoleDrive, FolderDrive
+from judder.drive import ConsoleDrive, Drive, FolderDrive
 from judder.drive import Progress as WrittenBytes
 
 terminal = Terminal(stderr=True, highlight=False)
+results = Terminal(highlight=False)
 
 Port = Annotated[str | None, typer.Option(help="Serial port of the board; found by itself if there is one board.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -44,29 +44,54 @@ def deploy(
     """Install or update the firmware on a board: only what differs, verified, safe against a pulled cable."""
     try:
         with _board(port, optional=drive is not None) as console:
-            target = FolderDrive(drive) if drive is not None else ConsoleDrive(_required(console))
+            where = str(drive) if console is None else console.port
+            target: Drive = FolderDrive(drive) if drive is not None else ConsoleDrive(_required(console))
             if service:
-                deployment.ask_for_service_mode(target)
+                deployment.ask_for_service_mode(target, dry_run=dry_run, any_board=any_board)
                 intended = None
             else:
-                with _progress() as bar:
-                    intended = deployment.deploy(
-                        target,
-                        console.identity if console is not None else None,
-                        on_plan=lambda found: None if dry_run else _start(bar, found),
-                        any_board=any_board,
-                    )
-            where = str(drive) if console is None else console.port
-            _finish(console, restart=not dry_run and (intended is None or not intended.nothing))
-        _tell(where, intended, dry_run=dry_run, as_json=as_json)
-        if console is not None and not dry_run and watch_s:
+                intended = _install(target, dry_run=dry_run, any_board=any_board)
+            if console is not None:
+                console.needs_reset = not dry_run
+        _tell(where, target.identity.board, intended, dry_run=dry_run, as_json=as_json)
+        if console is None:
+            terminal.print("press RESET on the board")
+        elif not dry_run and watch_s:
             _watch(where, watch_s)
-    except usb.BoardError as error:
-        refuse(str(error))
     except BrokenPipeError:  # ours, to whoever reads what we print
         raise
+    except usb.BoardError as error:
+        _fail(str(error), as_json=as_json)
     except OSError as error:
-        refuse(f"{error.filename or drive}: {error.strerror or error}")
+        _fail(f"{error.filename or drive}: {error.strerror or error}", as_json=as_json)
+
+
+def _install(target: Drive, *, dry_run: bool, any_board: bool) -> Plan:
+    with Progress(
+        TextColumn("writing"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+        console=terminal,
+        transient=True,
+        disable=not terminal.is_terminal,
+    ) as bar:
+
+        def start(found: Plan) -> WrittenBytes | None:
+            if dry_run:
+                return None
+            task = bar.add_task("write", total=found.bytes_to_write)
+            return lambda written: bar.advance(task, written)
+
+        return deployment.deploy(target, on_plan=start, any_board=any_board)
+
+
+def _fail(message: str, *, as_json: bool) -> NoReturn:
+    """One line, exit code 1: the board is not as it should be."""
+    if as_json:
+        typer.echo(json.dumps({"error": message}))
+    typer.echo(f"judder: {message}", err=True)
+    raise typer.Exit(1)
 
 
 def doctor(port: Port = None, as_json: Json = False) -> None:
@@ -80,7 +105,7 @@ def doctor(port: Port = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"well": not ill, "findings": [finding.as_dict() for finding in findings]}))
     else:
-        terminal.print("all well" if not ill else f"{len(ill)} thing{'s' * (len(ill) > 1)} to put right")
+        results.print("all well" if not ill else f"{_count(len(ill), 'thing')} to put right")
     raise typer.Exit(1 if ill else 0)
 
 
@@ -106,69 +131,52 @@ def _required(console: Console | None) -> Console:
     return console
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    with Progress(
-        TextColumn("writing"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=terminal, transient=True
-    ) as bar:
-        yield bar
-
-
-def _start(bar: Progress, found: Plan) -> WrittenBytes:
-    task = bar.add_task("write", total=found.bytes_to_write)
-    return lambda written: bar.advance(task, written)
-
-
-def _finish(console: Console | None, *, restart: bool) -> None:
-    """Start the board anew, or only the firmware that we have stopped."""
-    if console is None:
-        return
-    if restart:
-        console.reset()
-    else:
-        console.resume()
-
-
-def _tell(where: str, intended: Plan | None, *, dry_run: bool, as_json: bool) -> None:
-    if intended is None:
-        say = f"{where}: service mode after the reset; the drive belongs to this computer until the next judder deploy"
-        typer.echo(json.dumps({"port": where, "service": True}) if as_json else say)
-        return
+def _tell(where: str, board: str, intended: Plan | None, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        result = {
-            "port": where,
-            "dry_run": dry_run,
-            "written": list(intended.changed),
-            "unchanged": len(intended.unchanged),
-            "removed": [*intended.defaults, *intended.obsolete],
-            "renamed": list(intended.replaced),
-            "bytes": intended.bytes_to_write,
-            "remarks": list(intended.remarks),
-        }
-        typer.echo(json.dumps(result))
+        typer.echo(json.dumps({"port": where, "board": board, "dry_run": dry_run, **_as_dict(intended)}))
         return
-    for line in _sentences(intended, dry_run=dry_run):
+    for line in _sentences(intended, "would be " if dry_run else ""):
         typer.echo(f"{where}: {line}")
 
 
-def _sentences(intended: Plan, *, dry_run: bool) -> Iterator[str]:
-    would = "would be " if dry_run else ""
+def _as_dict(intended: Plan | None) -> dict[str, object]:
+    if intended is None:
+        return {"service": True}
+    return {
+        "written": list(intended.changed),
+        "unchanged": len(intended.unchanged),
+        "bytes": intended.bytes_to_write,
+        "removed": intended.removed,
+        "renamed": intended.kept,
+        "ring_made": intended.makes_ring,
+        "service_mode_ended": intended.leaves_service_mode,
+        "remarks": list(intended.remarks),
+    }
+
+
+def _sentences(intended: Plan | None, would: str) -> Iterator[str]:
+    if intended is None:
+        yield f"service mode {would}from the reset on: the drive belongs to this computer until the next judder deploy"
+        return
     if intended.nothing:
-        yield f"up to date: {len(intended.unchanged)} files"
+        yield f"up to date: {_count(len(intended.unchanged), 'file')}"
     if intended.changed:
-        count, kilobytes = len(intended.changed), -(-intended.bytes_to_write // 1024)
-        yield f"{count} files {would}written ({kilobytes} KB), {len(intended.unchanged)} unchanged"
-    if dry_run:
+        kilobytes = -(-intended.bytes_to_write // 1024)
+        written = _count(len(intended.changed), "file")
+        yield f"{written} {would}written ({kilobytes} KB), {len(intended.unchanged)} unchanged"
+    if would:
         yield from (f"{path} differs" for path in intended.changed)
-    for path in [*intended.defaults, *intended.obsolete]:
-        yield f"{path} {would}removed"
-    for path in intended.replaced:
-        yield f"{path} {would}renamed to {path}{deployment.KEPT}: it would run instead of main.py"
-    if intended.ring_bytes:
-        yield f"{RING_FILE} {would}made, {intended.ring_bytes // 1024} KB"
+    yield from (f"{path} {would}removed" for path in intended.removed)
+    yield from (f"{path} {would}kept as {other}" for path, other in intended.kept.items())
+    if intended.makes_ring:
+        yield f"{RING_FILE} {would}made, {RING_BYTES // 1024} KB"
     if intended.leaves_service_mode:
         yield f"service mode {would}ended"
     yield from intended.remarks
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _watch(port: str, duration_s: float) -> None:
@@ -186,5 +194,4 @@ def _watch(port: str, duration_s: float) -> None:
 
 def _show(finding: examination.Finding) -> None:
     mark = {True: "[green]ok[/]", False: "[red]!![/]", None: "  "}[finding.ok]
-    typer.echo("", nl=False)
-    terminal.print(f"{mark} {escape(finding.check):20} {escape(finding.text)}", soft_wrap=True)
+    results.print(f"{mark} {escape(finding.check):20} {escape(finding.text)}", soft_wrap=True)

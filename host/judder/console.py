@@ -61,15 +61,17 @@ class Identity:
 
 
 class Console:
-    """The REPL behind `port`. Opening it stops the firmware; `resume` or `reset` starts it again.
+    """The REPL behind `port`. Entering it stops the firmware; leaving it starts the firmware again, whatever happened.
 
-    `farewell` is what the firmware said when it was stopped. Raises BoardError when the port cannot be used, does not
-    answer as a REPL or goes away.
+    `farewell` is what the firmware said when it was stopped. With `needs_reset` the board is reset in the end, else it
+    only reboots softly. Raises BoardError when the port cannot be used, does not answer as a REPL or goes away.
     """
 
     def __init__(self, port: str, patience_s: float = ENTRY_S) -> None:
         self.port = port
         self.farewell = ""
+        self.needs_reset = False
+        self._left = False
         self._patience_s = patience_s
         check_access(port)
         try:
@@ -85,17 +87,25 @@ class Console:
             self._enter()
             self.identity = self._identify()
         except BaseException:
-            self.close()
+            self._transport.serial.close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.leave()
 
-    def close(self) -> None:
-        """Let go of the port."""
+    def leave(self) -> None:
+        """Start the firmware again and let go of the port; a board that is gone needs nothing."""
+        if self._left:
+            return
+        self._left = True
+        with suppress(BoardError, TransportError):
+            if self.needs_reset:
+                self._reset()
+            else:
+                self._resume()
         with suppress(OSError, serial.SerialException):
             self._transport.close()
         self._transport.serial.close()  # which mpremote leaves out when the board is gone
@@ -112,18 +122,15 @@ class Console:
             raise RemoteError(error.decode(errors="replace"))
         return lines.text
 
-    def resume(self) -> None:
-        """Start the firmware as a soft reboot does."""
+    def _resume(self) -> None:
         with self._watched():
             self._transport.exit_raw_repl()
             self._transport.serial.write(b"\x04")
 
-    def reset(self) -> None:
-        """Reset the board; the port goes away."""
+    def _reset(self) -> None:
         module = "microcontroller" if self.identity.runtime == "circuitpython" else "machine"
-        with suppress(BoardError), self._watched():
+        with self._watched():
             self._transport.exec_raw_no_follow(f"import {module}\n{module}.reset()")
-        self.close()
 
     def _interrupt(self) -> None:
         """Stop the firmware and hear it out."""
@@ -151,8 +158,14 @@ class Console:
         )
 
     def _identify(self) -> Identity:
-        board, runtime, version, machine = self.run(_WHO).splitlines()
-        return Identity(board, runtime, tuple(map(int, version.split("."))), machine)
+        told = self.run(_WHO)
+        try:
+            board, runtime, version, machine = told.splitlines()
+            return Identity(board, runtime, tuple(map(int, version.split("."))), machine)
+        except ValueError:
+            raise BoardError(
+                f"{self.port} answers {told[:80]!r} when asked who it is: press RESET and try again"
+            ) from None
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -192,6 +205,7 @@ def follow(port: str, duration_s: float) -> Iterator[str]:
     while True:
         try:
             with serial.Serial(port, timeout=0.2) as console:
+                deadline = time.monotonic() + duration_s + RETURN_S
                 yield from _lines_until(console, time.monotonic() + duration_s)
         except (OSError, serial.SerialException):
             if time.monotonic() > deadline:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from judder import usb
 from judder.console import Console, Identity, RemoteError
-from judder.deploy import check_board, firmware, plan
+from judder.deploy import START_FILE, check_board, firmware, plan
 from judder.drive import ConsoleDrive
 
 _FIGURE = re.compile(r"([a-z0-9_]+) = (.*)")
@@ -58,7 +58,6 @@ def examine(port: str | None = None) -> Iterator[Finding]:
             if console.farewell:
                 yield Finding("firmware", None, console.farewell)
             yield from _examine_board(console)
-            console.resume()
     except usb.BoardError as error:
         yield Finding("console", False, str(error))
 
@@ -67,15 +66,19 @@ def _examine_board(console: Console) -> Iterator[Finding]:
     identity = console.identity
     yield _runtime(identity)
     if identity.runtime == "circuitpython":
-        yield from _safe_mode(console)
-        yield _owner(console)
-    intended = plan(ConsoleDrive(console), firmware())
-    yield from (Finding("settings" if "settings" in remark else "drive", None, remark) for remark in intended.remarks)
-    installed = "node/selftest.py" in intended.unchanged or "node/selftest.py" in intended.changed
-    if not intended.unchanged or not installed:
+        reason = console.run(_SAFE_MODE).strip()
+        yield _owner(console) if reason in ("", "NONE") else _safe_mode(reason)
+    drive = ConsoleDrive(console)
+    try:
+        intended = plan(drive, firmware())
+    except usb.BoardError as error:
+        yield Finding("drive", False, str(error))
+        return
+    yield from (Finding("drive", None, remark) for remark in intended.remarks)
+    if START_FILE in intended.kept or "selftest.py" not in drive.names("node"):
         yield Finding("firmware", False, "judder's firmware is not on the board: judder deploy")
         return
-    yield _firmware(len(intended.changed) + len(intended.replaced) + len(intended.defaults))
+    yield _firmware(len(intended.changed) + len(intended.kept) + len(intended.defaults))
     yield from _selftest(console)
 
 
@@ -89,15 +92,13 @@ def _runtime(identity: Identity) -> Finding:
     return Finding("runtime", True, f"{name} {version} on {identity.board or identity.machine}")
 
 
-def _safe_mode(console: Console) -> Iterator[Finding]:
-    reason = console.run(_SAFE_MODE).strip() or "NONE"
-    if reason != "NONE":
-        yield Finding(
-            "safe mode",
-            False,
-            f"CircuitPython is in safe mode ({reason}) and runs no program: press RESET once (docs/operations.md, Safe "
-            "mode)",
-        )
+def _safe_mode(reason: str) -> Finding:
+    return Finding(
+        "safe mode",
+        False,
+        f"CircuitPython is in safe mode ({reason}) and runs no program: press RESET once "
+        "(docs/operations.md, The board)",
+    )
 
 
 def _owner(console: Console) -> Finding:
@@ -107,13 +108,13 @@ def _owner(console: Console) -> Finding:
         "drive",
         False,
         "belongs to this computer (a new board, or service mode): nothing can be kept on it while it runs; judder "
-        "deploy ends that, or delete its file `service` and press RESET without holding USR",
+        "deploy ends that; or delete its file `service`, if it has one, and press RESET without USR",
     )
 
 
 def _firmware(different: int) -> Finding:
     if different:
-        return Finding("firmware", False, f"{different} files differ from those here: judder deploy")
+        return Finding("firmware", False, f"files that differ from those here: {different}: judder deploy")
     return Finding("firmware", True, "as here")
 
 

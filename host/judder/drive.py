@@ -1,17 +1,22 @@
 """A board's files: read, compared and changed over its console, or on its drive where the PC has it mounted."""
 
+import errno
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from zlib import crc32
 
-from judder.console import Console
+from judder.console import Console, Identity, RemoteError
 from judder.usb import BoardError
 
 CHUNK_BYTES = 2048
 PAGE_BYTES = 4096  # of the Swan's flash
 SERVICE_FLAG = "service"  # on the drive: boot.py leaves it to the PC
+
+_BOOT_OUT = re.compile(r"Adafruit CircuitPython (\d+\.\d+\.\d+).*\nBoard ID:(\w+)")
 
 Progress = Callable[[int], None]
 
@@ -23,6 +28,9 @@ def digests(paths):
     for path in paths:
         crc = size = 0
         try:
+            if os.stat(path)[0] & 0x4000:
+                print("folder")
+                continue
             with open(path, "rb") as file:
                 while True:
                     n = file.readinto(block)
@@ -45,8 +53,9 @@ def change(steps):
         else:
             try:
                 os.remove(old)
-            except OSError:
-                pass
+            except OSError as error:
+                if error.errno != 2:
+                    raise
     if hasattr(os, "sync"):
         os.sync()
 def fill(path, blocks):
@@ -71,7 +80,7 @@ READ_ONLY = (
 
 
 class Digest(NamedTuple):
-    """Size and CRC-32 of a file. Not against forgery: the Swan has no other hash."""
+    """Size and CRC-32 of a file, or FOLDER. Not against forgery: the Swan has no other hash."""
 
     size: int
     crc: int
@@ -81,6 +90,9 @@ class Digest(NamedTuple):
         return cls(len(data), crc32(data))
 
 
+FOLDER = Digest(-1, 0)
+
+
 class Step(NamedTuple):
     """Rename `old` to `new`; with no `new`, remove it if it is there."""
 
@@ -88,8 +100,13 @@ class Step(NamedTuple):
     new: str = ""
 
 
+_SPECIAL = {"-": None, "folder": FOLDER}
+
+
 class Drive(Protocol):
-    """Paths are relative to the drive's root. Every method may raise BoardError, and OSError with the board's errno."""
+    """Paths are relative to the drive's root. Methods may raise BoardError, among them RemoteError, and OSError."""
+
+    identity: Identity
 
     def take(self) -> None:
         """Make sure that we may write."""
@@ -120,11 +137,13 @@ class ConsoleDrive:
     """The drive of the board behind `console`."""
 
     def __init__(self, console: Console) -> None:
+        self.identity = console.identity
         self._console = console
         console.run(_AGENT)
 
     def take(self) -> None:
-        if self._console.identity.runtime != "circuitpython":
+        self._console.needs_reset = True
+        if self.identity.runtime != "circuitpython":
             return
         if hasattr(os, "sync"):
             os.sync()  # what this computer has not written yet would be lost
@@ -134,7 +153,7 @@ class ConsoleDrive:
     def digests(self, paths: Sequence[str]) -> dict[str, Digest | None]:
         lines = self._console.run(f"digests({list(paths)!r})").splitlines()
         return {
-            path: None if line == "-" else Digest(*map(int, line.split()))
+            path: _SPECIAL[line] if line in _SPECIAL else Digest(*map(int, line.split()))
             for path, line in zip(paths, lines, strict=True)
         }
 
@@ -150,10 +169,15 @@ class ConsoleDrive:
 
     def write(self, path: str, data: bytes, progress: Progress) -> None:
         self._console.run(f"file = open({path!r}, 'wb')")
-        for start in range(0, len(data), CHUNK_BYTES):
-            chunk = data[start : start + CHUNK_BYTES]
-            self._console.run(f"file.write({chunk!r})")
-            progress(len(chunk))
+        try:
+            for start in range(0, len(data), CHUNK_BYTES):
+                chunk = data[start : start + CHUNK_BYTES]
+                self._console.run(f"file.write({chunk!r})")
+                progress(len(chunk))
+        except RemoteError:
+            with suppress(RemoteError):  # or it would be written to when it is collected, removed or not
+                self._console.run("file.close()")
+            raise
         self._console.run("file.close()")
 
     def fill(self, path: str, size: int) -> None:
@@ -168,21 +192,26 @@ class FolderDrive:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        if not folder.is_dir():
-            raise BoardError(f"{folder} is no folder: give the place where the drive CIRCUITPY is mounted")
+        try:
+            told = _BOOT_OUT.match((folder / "boot_out.txt").read_text())
+        except (OSError, ValueError):
+            told = None
+        if told is None:
+            raise BoardError(
+                f"{folder} is no CircuitPython drive (it has no boot_out.txt that says so): give the place where "
+                "CIRCUITPY is mounted"
+            )
+        self.identity = Identity(told[2], "circuitpython", tuple(map(int, told[1].split("."))), told[2])
 
     def take(self) -> None:
         if not os.access(self._folder, os.W_OK) or os.statvfs(self._folder).f_flag & os.ST_RDONLY:
             raise BoardError(
-                f"{self._folder} is read-only: the board owns it (normal mode); deploy over its port, or hold USR "
-                "while you press RESET"
+                f"{self._folder} is read-only: the board owns it (normal mode); deploy over its port, or press RESET "
+                "and hold USR for three seconds"
             )
 
     def digests(self, paths: Sequence[str]) -> dict[str, Digest | None]:
-        return {
-            path: Digest.of((self._folder / path).read_bytes()) if (self._folder / path).is_file() else None
-            for path in paths
-        }
+        return {path: _digest(self._folder / path) for path in paths}
 
     def names(self, folder: str) -> list[str]:
         path = self._folder / folder
@@ -209,7 +238,15 @@ class FolderDrive:
         for step in steps:
             old = self._folder / step.old
             if step.new:
+                if (self._folder / step.new).exists():
+                    raise FileExistsError(errno.EEXIST, "File exists", step.new)
                 old.rename(self._folder / step.new)
             else:
                 old.unlink(missing_ok=True)
         os.sync()
+
+
+def _digest(path: Path) -> Digest | None:
+    if path.is_dir():
+        return FOLDER
+    return Digest.of(path.read_bytes()) if path.is_file() else None

@@ -15,6 +15,7 @@ from serial.tools.list_ports_common import ListPortInfo
 
 SWAN = (0x30A4, 0x0002)
 NOTECARD = (0x30A4, 0x0001)
+PYTHON_VENDORS = {0xF055, 0x239A, 0x2E8A, 0x303A}  # MicroPython, Adafruit, Raspberry Pi, Espressif
 ROM_BOOTLOADER = (0x0483, 0xDF11)
 BOOTLOADER_LABEL = "SWANBOOT"
 DRIVE_LABEL = "CIRCUITPY"
@@ -46,8 +47,8 @@ def look() -> Seen:
 def find(seen: Seen) -> str:
     """The port of the one board there is. Raises BoardError when there is none, or several."""
     boards = [port for port in seen.ports if (port.vid, port.pid) == SWAN]
-    if not boards:  # perhaps a MicroPython board; its console will tell
-        boards = [port for port in seen.ports if (port.vid, port.pid) != NOTECARD]
+    if not boards:  # nothing else is sent Ctrl-C without being asked for by name
+        boards = [port for port in seen.ports if port.vid in PYTHON_VENDORS]
     if not boards:
         raise BoardError(why_none(seen))
     if len(boards) > 1:
@@ -72,6 +73,9 @@ def why_none(seen: Seen) -> str:
         )
     if NOTECARD in seen.usb_ids:
         return "only the Notecard's own USB is connected: plug the cable into the Swan"
+    if seen.ports:
+        names = ", ".join(port.device for port in seen.ports)
+        return f"no Swan and no other board that is known to run Python; if it is one of {names}: --port"
     return "no board on USB: plug in the Swan's own socket with a cable that carries data, and press RESET once"
 
 
@@ -79,6 +83,8 @@ def check_access(path: str) -> None:
     """Whether we may open the port. Raises BoardError with what to do when we may not, or when it is gone."""
     if not Path(path).exists():
         raise BoardError(f"{path} is not there: plug the board in, or leave out --port to have it found")
+    if not Path(path).is_char_device():
+        raise BoardError(f"{path} is no serial port: leave out --port to have the board found")
     if os.access(path, os.R_OK | os.W_OK):
         return
     group = _group(path)

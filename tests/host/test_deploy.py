@@ -1,18 +1,23 @@
 """judder deploy on an emulated board, through the real mpremote: the board runs, or we say what to do."""
 
+import errno
+import json
 import os
 import pty
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from serial.tools.list_ports_common import ListPortInfo
 from tests.desk import bare_desk, console_of
-from tests.host.test_cli import complaint, judder
+from tests.host.test_cli import judder
 
 from judder import usb
 from judder.board import RING_BYTES
-from judder.console import Console
-from judder.deploy import carry_out, check_board, firmware, plan
-from judder.drive import READ_ONLY, ConsoleDrive, FolderDrive
+from judder.console import Console, Identity
+from judder.deploy import ask_for_service_mode, carry_out, check_board, firmware, plan
+from judder.drive import FOLDER, READ_ONLY, ConsoleDrive, Digest, FolderDrive
 from judder.emulator.clock import VirtualClock
 from judder.emulator.i2c import I2CBus
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
@@ -65,7 +70,7 @@ def put(desk, files):
         intended = plan(drive, files)
         carry_out(drive, intended)
         desk.swan.lines.clear()
-        console.reset()
+        console.needs_reset = True
     return intended
 
 
@@ -115,7 +120,7 @@ def test_the_boards_own_files_stay(new_desk):
     assert on(desk, "lib/mine.py").read_bytes() == b"mine = 1\n"
     assert on(desk, "code.py.before-judder").read_bytes() == b"print('my own program')\n"
     assert on(desk, "ring.bin").read_bytes().startswith(b"windows")
-    assert intended.ring_bytes == 0
+    assert not intended.makes_ring
 
 
 def test_a_ring_file_of_another_size_is_left_alone(new_desk):
@@ -125,7 +130,7 @@ def test_a_ring_file_of_another_size_is_left_alone(new_desk):
     on(desk, "ring.bin").write_bytes(b"short")
     with console_of(desk) as console:
         intended = plan(ConsoleDrive(console), small("1"))
-    assert intended.ring_bytes == 0
+    assert not intended.makes_ring
     assert "left alone" in intended.remarks[0]
 
 
@@ -167,6 +172,7 @@ def test_a_cable_pulled_at_any_step_leaves_a_board_that_runs_or_waits_for_anothe
         put(desk, small("new"))
         desk.wait_for("runs new new new")
         assert not list(desk.swan.drive.rglob("*.new"))
+        assert on(desk, "ring.bin").stat().st_size == RING_BYTES
         desk.do(desk.swan.power_off)
     assert steps > 15
     assert outcomes == {"runs old old old", IDLE}  # never a mixture; a last step leaves nothing to be cut
@@ -194,6 +200,7 @@ def test_a_cable_pulled_at_any_step_of_the_first_installation(new_desk):
         desk.wait_for(IDLE)
         put(desk, small("new"))
         desk.wait_for("runs new new new")
+        assert on(desk, "ring.bin").stat().st_size == RING_BYTES
         desk.do(desk.swan.power_off)
 
 
@@ -202,9 +209,10 @@ def test_a_drive_that_is_full_from_the_start_is_left_as_it_was(new_desk):
     desk.swan.drive_bytes = 100_000
     desk.do(desk.swan.reset)
     before = sorted(path.name for path in desk.swan.drive.rglob("*"))
-    with pytest.raises(BoardError, match=r"not enough room on the board: 26\d KB are needed, 9\d KB are free; delete"):
+    with pytest.raises(BoardError, match=r"not enough room on the board: 26\d KB are needed, 9\d KB are free; judder"):
         put(desk, small("1"))
     assert sorted(path.name for path in desk.swan.drive.rglob("*")) == before
+    desk.do(lambda: desk.swan.pc_writes("settings.toml", b""))  # the drive is still the PC's, who can make room
 
 
 def test_a_drive_that_fills_up_meanwhile_keeps_the_old_firmware(new_desk):
@@ -218,12 +226,11 @@ def test_a_drive_that_fills_up_meanwhile_keeps_the_old_firmware(new_desk):
         def fill_up(written):
             on(desk, "log").write_bytes(bytes(desk.swan.drive_bytes))
 
-        with pytest.raises(BoardError, match="the board's drive is full: delete files there and repeat"):
+        with pytest.raises(BoardError, match="the board's drive is full: judder deploy --service gives it to you"):
             carry_out(drive, intended, fill_up)
         assert not list(desk.swan.drive.rglob("*.new"))
         desk.swan.lines.clear()
-        console.reset()
-    desk.wait_for("runs old old old")
+    desk.wait_for("runs old old old")  # again, as after each refusal
 
 
 def test_a_drive_that_cannot_be_taken_says_what_to_do(new_desk):
@@ -260,16 +267,22 @@ def test_what_reads_back_wrong_is_not_installed(new_desk):
         with pytest.raises(BoardError, match="what was written reads back wrong"):
             carry_out(drive, plan(drive, small("new")), spoil)
         desk.swan.lines.clear()
-        console.reset()
     desk.wait_for("runs old old old")
 
 
 def test_another_board_is_refused_unless_asked_for(new_desk):
     desk = new_desk(board="raspberry_pi_pico")
+    desk.wait_for(IDLE)
+    desk.swan.lines.clear()
     with console_of(desk) as console:
         with pytest.raises(BoardError, match=r"this is a raspberry_pi_pico .* --any-board"):
             check_board(console.identity)
+        with pytest.raises(BoardError, match="--any-board"):
+            ask_for_service_mode(ConsoleDrive(console))
         check_board(console.identity, any_board=True)
+        desk.swan.lines.clear()
+    desk.wait_for("Hello World!")  # its own program runs again
+    assert desk.swan.drive_steps == []
 
 
 def test_an_old_circuitpython_is_refused(new_desk):
@@ -294,23 +307,185 @@ def test_a_micropython_board(new_desk):
     intended = put(desk, small("1") | {"node/part.py": b"VERSION = '2'\n"})
     assert list(intended.changed) == ["node/part.py"]
     desk.wait_for("runs 1 2 1")
+    with console_of(desk) as console, pytest.raises(BoardError, match="service mode is CircuitPython's"):
+        ask_for_service_mode(ConsoleDrive(console))
 
 
-def test_onto_a_mounted_drive(tmp_path):
+@pytest.fixture
+def mounted(tmp_path):
+    """A drive as CircuitPython makes it, mounted."""
     folder = tmp_path / "CIRCUITPY"
     (folder / "lib").mkdir(parents=True)
     (folder / "code.py").write_text('print("Hello World!")\n')
     (folder / "settings.toml").write_text("")
-    drive = FolderDrive(folder)
+    (folder / "boot_out.txt").write_text(
+        "Adafruit CircuitPython 10.2.0 on 2026-01-01; Swan\nBoard ID:swan_r5\nUID:00\n"
+    )
+    return folder
+
+
+def test_onto_a_mounted_drive(mounted):
+    drive = FolderDrive(mounted)
+    assert drive.identity.version == (10, 2, 0)
     carry_out(drive, plan(drive, small("1")))
     assert plan(drive, small("1")).nothing
-    assert not (folder / "code.py").exists()
-    assert (folder / "ring.bin").stat().st_size == RING_BYTES
+    assert not (mounted / "code.py").exists()
+    assert (mounted / "ring.bin").stat().st_size == RING_BYTES
 
 
-def test_a_folder_that_is_none(tmp_path):
-    assert "is no folder: give the place where the drive CIRCUITPY is mounted" in complaint(
-        "deploy", "--drive", tmp_path / "nowhere"
+def test_the_command_onto_a_mounted_drive(mounted):
+    ended = judder("deploy", "--drive", mounted)
+    assert "press RESET on the board" in ended.stderr
+    for path, data in firmware().items():
+        assert (mounted / path).read_bytes() == data
+
+
+def test_a_folder_that_is_no_drive_is_left_alone(tmp_path):
+    (tmp_path / "main.py").write_text("mine")
+    ended = judder("deploy", "--drive", tmp_path, code=1)
+    assert "is no CircuitPython drive" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["main.py"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("node/part.py", "node/part.py is a folder on the board and has to be a file: delete it there"),
+        ("main.py", "main.py is a folder on the board"),
+        ("service", "service is a folder on the board"),
+    ],
+)
+def test_a_folder_where_a_file_has_to_be(mounted, path, said):
+    (mounted / path).mkdir(parents=True)
+    with pytest.raises(BoardError, match=said):
+        plan(FolderDrive(mounted), small("1"))
+
+
+def test_a_file_where_a_folder_has_to_be(mounted):
+    (mounted / "node").write_text("")
+    with pytest.raises(BoardError, match="node is a file on the board and has to be a folder: delete it there"):
+        plan(FolderDrive(mounted), small("1"))
+
+
+def test_programs_of_others_are_kept_under_names_that_are_free(mounted):
+    (mounted / "code.py").write_text("second")
+    (mounted / "code.py.before-judder").write_text("first")
+    (mounted / "main.py").write_text("somebody's")
+    (mounted / "boot.py").write_text("somebody's too")
+    drive = FolderDrive(mounted)
+    carry_out(drive, plan(drive, small("1")))
+    assert (mounted / "code.py.before-judder").read_text() == "first"
+    assert (mounted / "code.py.before-judder-2").read_text() == "second"
+    assert (mounted / "main.py.before-judder").read_text() == "somebody's"
+    assert (mounted / "boot.py.before-judder").read_text() == "somebody's too"
+    carry_out(drive, plan(drive, small("2")))
+    assert not (mounted / "main.py.before-judder-2").exists()  # that one was ours
+
+
+# --- interrupted, at random ------------------------------------------------------------------------------------------
+
+
+class CutError(Exception):
+    pass
+
+
+class Fat:
+    """A drive in memory that behaves as FAT does, and loses its power at step `cut`."""
+
+    identity = Identity("swan_r5", "circuitpython", (10, 3, 1), "Swan")
+
+    def __init__(self, files):
+        self.files = dict(files)
+        self.folders = set()
+        self.steps, self.cut = 0, 0
+
+    def _step(self):
+        self.steps += 1
+        if self.steps == self.cut:
+            raise CutError
+
+    def take(self):
+        pass
+
+    def digests(self, paths):
+        found = {path: Digest.of(self.files[path]) if path in self.files else None for path in paths}
+        return found | {path: FOLDER for path in paths if path in self.folders}
+
+    def names(self, folder):
+        prefix = f"{folder}/" if folder else ""
+        paths = [path for path in [*self.files, *self.folders] if path.startswith(prefix)]
+        return sorted({path.removeprefix(prefix).split("/")[0] for path in paths})
+
+    def free_bytes(self):
+        return 1 << 20
+
+    def make_folder(self, path):
+        self._step()
+        self.folders.add(path)
+
+    def write(self, path, data, progress):
+        for part in (b"", data[: len(data) // 2], data):
+            self._step()
+            self.files[path] = part
+
+    def fill(self, path, size):
+        self.write(path, b"\xff" * size, None)
+
+    def change(self, steps):
+        for old, new in steps:
+            self._step()
+            if not new:
+                self.files.pop(old, None)
+            elif new in self.files or old not in self.files:
+                raise OSError(errno.EEXIST if new in self.files else errno.ENOENT, "refused", new)
+            else:
+                self.files[new] = self.files.pop(old)
+
+
+def runs(drive, versions):
+    """Which version starts; None for none or somebody's. Fails for a mixture."""
+    if "main.py" not in drive.files or {"code.py", "code.txt"} & drive.files.keys():
+        return None
+    for version, files in versions.items():
+        if all(drive.files.get(path) == data for path, data in files.items()):
+            return version
+    if drive.files["main.py"] == b"somebody's":
+        return None
+    raise AssertionError(sorted(drive.files))
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(st.sampled_from("123"), st.integers(0, 45)), max_size=4),
+    st.sampled_from("123"),
+    st.booleans(),
+    st.sampled_from(
+        [
+            {"code.py": b'print("Hello World!")\n'},
+            {"code.py": b"somebody's", "code.py.before-judder": b"older"},
+            {"main.py": b"somebody's", "boot.py": b"somebody's"},
+            {},
+        ]
+    ),
+)
+def test_after_any_interruptions_one_version_runs_whole_or_none_and_another_try_finishes(tries, last, same_main, start):
+    versions = {version: small(version) | {f"node/only{version}.py": b""} for version in "123"}
+    if same_main:
+        versions = {version: files | {"main.py": small("0")["main.py"]} for version, files in versions.items()}
+    drive = Fat(start)
+    for version, cut in tries:
+        drive.steps, drive.cut = 0, cut
+        with suppress(CutError):
+            carry_out(drive, plan(drive, versions[version]))
+        runs(drive, versions)
+    drive.cut = 0
+    carry_out(drive, plan(drive, versions[last]))
+    assert runs(drive, versions) == last
+    assert plan(drive, versions[last]).nothing
+    assert len(drive.files["ring.bin"]) == RING_BYTES
+    assert not [path for path in drive.files if path.endswith(".new")]
+    assert sorted(data for data in start.values() if data in (b"somebody's", b"older")) == sorted(
+        data for data in drive.files.values() if data in (b"somebody's", b"older")
     )
 
 
@@ -354,18 +529,25 @@ def test_without_a_board_the_likeliest_reason_is_told(what, said):
     assert said in str(raised.value)
 
 
+def test_a_strangers_serial_port_is_not_touched():
+    with pytest.raises(BoardError, match=r"no Swan .* if it is one of /dev/c: --port"):
+        usb.find(seen(port("/dev/c", (0x0403, 0x6001))))
+
+
 def test_a_real_look_at_this_computer_works():
-    assert isinstance(usb.look().labels, frozenset)
+    here = usb.look()
+    assert all(port.vid is not None for port in here.ports)
+    assert {(port.vid, port.pid) for port in here.ports} <= here.usb_ids
 
 
 def test_a_port_that_is_not_there_or_not_ours(tmp_path, monkeypatch):
     with pytest.raises(BoardError, match="is not there: plug the board in"):
         usb.check_access(str(tmp_path / "ttyACM0"))
-    locked = tmp_path / "ttyACM1"
-    locked.touch()
+    with pytest.raises(BoardError, match="is no serial port: leave out --port"):
+        usb.check_access(str(tmp_path))
     monkeypatch.setattr(usb.os, "access", lambda path, mode: False)  # as root everything may be opened
     with pytest.raises(BoardError, match=r"permission denied on .*: sudo usermod -aG \w+ \$USER, then log in again"):
-        usb.check_access(str(locked))
+        usb.check_access("/dev/tty")
 
 
 def test_something_that_is_no_console():
@@ -388,10 +570,14 @@ def test_the_command_installs_the_whole_firmware(new_desk):
     assert "ring.bin would be made, 256 KB" in dry
     assert desk.swan.drive_steps == []
     ended = judder("deploy", "--port", desk.path, "--watch-s", "1", "--json")
-    assert '"removed": ["code.py"]' in ended.stdout
+    told = json.loads(ended.stdout)
+    assert (told["removed"], told["ring_made"], told["board"]) == (["code.py"], True, "swan_r5")
     for path, data in firmware().items():
         assert on(desk, path).read_bytes() == data
-    assert "up to date" in judder("deploy", "--port", desk.path, "--watch-s", "0").stdout
+    boots = desk.swan.boots
+    assert "up to date" in judder("deploy", "--port", desk.wait_for_port(), "--watch-s", "0").stdout
+    desk.wait_for_port()
+    assert desk.swan.boots == boots + 1  # which also ends safe mode, and service mode by the button
 
 
 def test_service_mode_and_back(new_desk):
@@ -399,7 +585,13 @@ def test_service_mode_and_back(new_desk):
     put(desk, small("1"))
     desk.wait_for("runs 1 1 1")
     desk.swan.lines.clear()
-    said = judder("deploy", "--port", desk.path, "--service", "--watch-s", "0").stdout
+    steps = len(desk.swan.drive_steps)
+    assert (
+        "service mode would be from the reset on"
+        in judder("deploy", "--port", desk.path, "--service", "--dry-run").stdout
+    )
+    assert len(desk.swan.drive_steps) == steps
+    said = judder("deploy", "--port", desk.wait_for_port(), "--service", "--watch-s", "0").stdout
     assert "the drive belongs to this computer until the next judder deploy" in said
     desk.wait_for("service mode: the PC owns the drive")
     desk.wait_for("runs 1 1 1")  # the firmware runs all the same
@@ -413,4 +605,6 @@ def test_service_mode_and_back(new_desk):
 def test_no_board_is_one_line():
     if usb.look().ports:
         pytest.skip("a board is plugged in")
-    assert "no board on USB" in complaint("deploy") or "Notecard" in complaint("deploy")
+    ended = judder("deploy", "--json", code=1)
+    assert "no board on USB" in ended.stderr or "Notecard" in ended.stderr
+    assert json.loads(ended.stdout)["error"] in ended.stderr

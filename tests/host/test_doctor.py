@@ -60,14 +60,14 @@ def test_what_stopping_the_firmware_costs_is_told(new_desk):
     desk = new_desk()  # whose server acknowledges nothing
     desk.wait_for("1 waiting")
     found = list(examine(str(desk.path)))
-    assert "stopped at the console; 1 windows that were not sent yet are lost" in [finding.text for finding in found]
+    assert "stopped at the console; windows not sent yet, and lost: 1" in [finding.text for finding in found]
 
 
 def test_the_command_prints_and_exits(new_desk):
     desk = new_desk()
     ended = judder("doctor", "--port", desk.path)
-    assert "ok firmware" in ended.stderr
-    assert "all well" in ended.stderr
+    assert "ok firmware" in ended.stdout
+    assert "all well" in ended.stdout
     told = json.loads(judder("doctor", "--port", desk.path, "--json").stdout)
     assert told["well"] is True
     assert {"check": "firmware", "ok": True, "text": "as here"} in told["findings"]
@@ -82,6 +82,15 @@ def test_without_firmware(new_desk):
     judder("doctor", "--port", desk.path, code=1)
 
 
+def test_a_strangers_program_is_not_started(new_desk):
+    def leave_a_stranger(desk):
+        (desk.swan.drive / "main.py").write_text("while True:\n    __import__('time').sleep(1)\n")
+
+    desk = new_desk(leave_a_stranger, install=False)
+    _, ill = examined(desk)
+    assert ill[-1].text == "judder's firmware is not on the board: judder deploy"
+
+
 def test_an_older_firmware(new_desk):
     desk = new_desk(
         lambda desk: (desk.swan.drive / "node" / "ring.py").write_text(
@@ -89,7 +98,7 @@ def test_an_older_firmware(new_desk):
         )
     )
     _, ill = examined(desk)
-    assert [finding.text for finding in ill] == ["1 files differ from those here: judder deploy"]
+    assert [finding.text for finding in ill] == ["files that differ from those here: 1: judder deploy"]
 
 
 def test_a_program_in_the_way(new_desk):
@@ -102,13 +111,14 @@ def test_service_mode(new_desk):
     desk = new_desk(lambda desk: (desk.swan.drive / "service").touch())
     _, ill = examined(desk)
     assert [finding.check for finding in ill] == ["drive"]
-    assert "delete its file `service` and press RESET without holding USR" in ill[0].text
+    assert "delete its file `service`, if it has one, and press RESET without USR" in ill[0].text
 
 
 def test_safe_mode(new_desk):
     desk = new_desk()
     desk.do(lambda: desk.swan.reset("PROGRAMMATIC"))
     _, ill = examined(desk)
+    assert [finding.check for finding in ill] == ["safe mode"]
     assert "CircuitPython is in safe mode (PROGRAMMATIC)" in ill[0].text
     assert "press RESET once" in ill[0].text
 

@@ -37,6 +37,8 @@ class Board:
         """From reset on. Without a console, what the firmware raises ends the interpreter."""
         if not self.start["soft"]:
             self._boot()
+            if self.start["console"]:
+                self._write_boot_out()
         self._bench.usb_is_up = True
         self._bench.call(ord("U"))
         if not self.start["console"]:
@@ -52,6 +54,11 @@ class Board:
             self._guarded(self._run_file, os.path.dirname(self.boot), os.path.basename(self.boot))  # noqa: PTH119, PTH120
         elif safe_mode != "USER":
             self._guarded(self._run_file, self.device, "safemode.py")
+
+    def _write_boot_out(self) -> None:
+        version = ".".join(map(str, self.start["version"]))
+        told = f"Adafruit CircuitPython {version} on 2026-08-21; {os.uname().machine}\nBoard ID:{self.start['board']}\n"
+        (Path(self.start["drive"]) / "boot_out.txt").write_text(told + self._console.boot_out)
 
     def _run_code(self) -> None:
         if self.start["safe_mode"]:

@@ -60,8 +60,11 @@ class Console:
 
     def __init__(self):
         self._waiting = b""
+        self.boot_out = ""
 
     def write(self, text):
+        if not usb_is_up:
+            self.boot_out += text
         if text:
             data = text.encode()
             for start in range(0, len(data), 32768):
