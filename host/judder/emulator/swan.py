@@ -6,6 +6,10 @@ whole board stands still while the bench works and a run depends on its seed alo
 
 With a `usb` port the board is as it lies on a desk: its drive holds what it runs, from the default code.py that
 CircuitPython makes, its console has the REPL, and the drive is writable for the PC until boot.py or the REPL takes it.
+
+With `flash` a real MicroPython finds the drive's blocks in flashbdev.bdev, the name that MicroPython's own ports use,
+and can put its file system on them; os.sync writes the cached page back. When a step of the flash takes the power,
+the board is off until it is switched on again.
 """
 
 import json
@@ -24,6 +28,7 @@ from typing import Self
 
 from judder.board import Tree, tree
 from judder.emulator.clock import Clock
+from judder.emulator.flash import Flash, FlashPort, PowerLostError
 from judder.emulator.i2c import I2CBus
 from judder.emulator.runtime import Runtime, cpython
 from judder.emulator.stream import INTERRUPTED, Handler, Request, Stream, carry_out
@@ -83,6 +88,7 @@ class Swan:
         runtime: Runtime | None = None,
         usb: UsbPort | None = None,
         drive: Path | None = None,
+        flash: Flash | None = None,
         board: str = BOARD,
         version: tuple[int, int, int] = VERSION,
     ) -> None:
@@ -96,6 +102,7 @@ class Swan:
         self.heap_bytes: deque[tuple[int, int]] = deque(maxlen=HEAP_READINGS)  # at each collection: before, after
         self._runtime = runtime or cpython()
         self.usb = usb
+        self.flash = flash
         self.drive_steps: list[str] = []
         self.drive_bytes = DRIVE_BYTES
         self.cut_at: int | None = None
@@ -135,6 +142,8 @@ class Swan:
             ord("I"): self._receive,
             ord("J"): self._receive_one,
         }
+        if flash is not None:
+            self._ops |= FlashPort(flash).ops
         if usb is not None and not (self.drive / "code.py").exists() and not (self.drive / "main.py").exists():
             (self.drive / "code.py").write_text(DEFAULT_CODE)
             (self.drive / "lib").mkdir(exist_ok=True)
@@ -161,6 +170,8 @@ class Swan:
         self._safe_mode = safe_mode
         self._drive_is_ours = self.usb is None
         self._autoreload, self._in_repl = not safe_mode, False
+        if self.flash is not None:
+            self.flash.power_up()
         self.boots += 1
         self._start()
 
@@ -234,7 +245,12 @@ class Swan:
             raise SwanCrashError(self._last_words())
         if request.op == ord("T"):
             self._charge_bus_call()
-        status, data = carry_out(request, self.bus, self._ops)
+        try:
+            status, data = carry_out(request, self.bus, self._ops)
+            if self.flash is not None:
+                self.flash.background()
+        except PowerLostError:
+            self.power_off()
         if not self.has_power:
             return
         if self.usb is not None and self._runs_code(request) and self.usb.interrupted():
@@ -290,6 +306,8 @@ class Swan:
         return b""
 
     def _ask_reset(self, request: Request) -> bytes:
+        if self.flash is not None:
+            self.flash.flush()
         safe_mode, self._safe_mode_next = self._safe_mode_next, ""
         self._next = lambda: self.reset(safe_mode)
         return b""

@@ -152,6 +152,40 @@ class _Machine:
             _sleep_ms(1000)
 
 
+# --- flash --------------------------------------------------------------------------------------------------------
+
+
+class _Flash:
+    """The drive's blocks, as MicroPython's VfsFat asks for them; what is not 0 is an error."""
+
+    def readblocks(self, number, buffer):
+        self._choose(number)
+        return _call("V", 0, b"", len(buffer), buffer)
+
+    def writeblocks(self, number, buffer):
+        self._choose(number)
+        return _call("D", 0, buffer)
+
+    def ioctl(self, command, argument):
+        if command == 3:
+            _sync()
+        return {4: 2048, 5: 512}.get(command, 0)
+
+    @staticmethod
+    def _choose(number):
+        struct.pack_into("<I", _eight, 0, number)
+        _call("H", 0, memoryview(_eight)[:4])
+
+
+class _FlashModule:
+    bdev = _Flash()
+
+
+def _sync():
+    """Of the boards' ports; the PC's has none."""
+    _call("Y")
+
+
 class _Uname:
     sysname = "emulated"
     machine = "emulated board with a real MicroPython"
@@ -180,8 +214,9 @@ def attach(exchange, device):
     sys.modules["time"] = sys.modules["utime"] = _Shadow(time, **names)  # note-python asks for utime
     sys.modules["gc"] = _Shadow(gc, collect=_collect)
     uname = getattr(os, "uname", _Uname)
-    sys.modules["os"] = _Shadow(os, uname=uname, urandom=_urandom)
+    sys.modules["os"] = _Shadow(os, uname=uname, urandom=_urandom, sync=_sync)
     sys.modules["machine"] = _Machine
+    sys.modules["flashbdev"] = _FlashModule
     builtins.print = _print
 
 
