@@ -1,0 +1,322 @@
+"""The ring's file on the flash model: the power goes at any erase and any program, and nothing confirmed is lost."""
+
+import itertools
+import random
+from contextlib import suppress
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.flash_file import FlashFile
+
+from judder.board import RING_BYTES
+from judder.emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES, Flash, PowerLostError, Torn
+from node.ring import Ring
+
+FIRST_BLOCK = 40  # where the FAT's files begin
+RAM_BYTES = 16384
+KEY, OTHERS = (1, 1), b"\x5a" * BLOCK_BYTES
+
+
+def frame(key, length):
+    return random.Random(repr(key)).randbytes(length)
+
+
+def boot(flash, first_block, size, ram_bytes=RAM_BYTES, **options):
+    flash.power_up()
+    ring = Ring(ram_bytes, FlashFile(flash, first_block, size), flash.flush, **options)
+    ring.recover()
+    return ring
+
+
+def contents(ring):
+    """Keys and frames of all that waits, in order."""
+    return ring.oldest(10**9)
+
+
+def copy(flash):
+    other = Flash(seed=flash.steps)
+    other.pages = [bytearray(page) for page in flash.pages]
+    other.steps = flash.steps
+    return other
+
+
+# --- without cuts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 487, 488, 489, 1000, 2458, 4072, 4073, 12_000])
+def test_what_is_spilled_is_there_after_a_reset(length):
+    flash = Flash()
+    ring = boot(flash, FIRST_BLOCK, RING_BYTES)
+    for sequence in range(2):
+        ring.put((7, sequence), frame((7, sequence), length))
+        assert ring.spill() == 1
+    assert ring.used_bytes == 0
+    assert ring.spill() == 0
+    expected = [((7, sequence), frame((7, sequence), length)) for sequence in range(2)]
+    assert contents(ring) == contents(boot(flash, FIRST_BLOCK, RING_BYTES)) == expected
+
+
+def test_what_is_released_is_gone_after_a_reset():
+    flash = Flash()
+    ring = boot(flash, FIRST_BLOCK, RING_BYTES)
+    for sequence in range(5):
+        ring.put((7, sequence), frame((7, sequence), 2458))
+    assert ring.spill() == 5
+    for sequence in range(5):
+        assert ring.release((7, sequence))
+        assert not ring.release((7, sequence))
+    assert len(boot(flash, FIRST_BLOCK, RING_BYTES)) == 0
+    assert flash.steps / 2 - (4 + 4) <= 1  # pages: four written, four marked
+
+
+def test_without_a_file_nothing_is_spilled():
+    ring = Ring(RAM_BYTES)
+    ring.recover()
+    ring.put(KEY, b"abc")
+    assert ring.spill() == 0
+    assert contents(ring) == [(KEY, b"abc")]
+
+
+def test_a_full_file_keeps_the_oldest_and_the_rest_stays_in_ram():
+    flash = Flash()
+    ring = boot(flash, FIRST_BLOCK + 3, 8 * PAGE_BYTES)
+    for sequence in range(6):
+        ring.put((7, sequence), frame((7, sequence), 2458))
+    assert ring.spill() == 6
+    for sequence in range(6, 12):
+        ring.put((7, sequence), frame((7, sequence), 2458))
+    assert ring.spill() < 6
+    assert [key for key, _ in contents(ring)] == [(7, sequence) for sequence in range(12)]
+    assert ring.dropped == 0
+    for sequence in range(6):
+        ring.release((7, sequence))
+    ring.spill()
+    assert ring.used_bytes == 0
+
+
+def test_a_full_file_may_drop_the_oldest_and_counts_them():
+    flash = Flash()
+    ring = boot(flash, FIRST_BLOCK + 3, 8 * PAGE_BYTES, drops_oldest=True)
+    for sequence in range(30):
+        ring.put((7, sequence), frame((7, sequence), 2458))
+        assert ring.spill() == 1
+    kept = [key for key, _ in contents(boot(flash, FIRST_BLOCK + 3, 8 * PAGE_BYTES))]
+    assert kept == [key for key, _ in contents(ring)] == [(7, sequence) for sequence in range(30 - len(kept), 30)]
+    assert ring.dropped == 30 - len(kept)
+    assert len(kept) >= 2
+
+
+def test_full_ram_may_drop_its_oldest():
+    ring = Ring(1000, drops_oldest=True)
+    for sequence in range(5):
+        assert ring.has_room(400)
+        ring.put((7, sequence), frame((7, sequence), 400))
+    assert [key for key, _ in contents(ring)] == [(7, 3), (7, 4)]
+    assert ring.dropped == 3
+    assert not ring.has_room(1001)
+
+
+def test_a_record_that_is_spoilt_later_is_left_out_and_counted():
+    flash = Flash()
+    ring = boot(flash, FIRST_BLOCK, RING_BYTES)
+    for sequence in range(3):
+        ring.put((7, sequence), frame((7, sequence), 2458))
+        ring.spill()
+    spoilt = next(page for page in flash.pages if frame((7, 1), 2458)[600:700] in page)
+    spoilt[spoilt.index(frame((7, 1), 2458)[600:700])] ^= 1
+    flash.power_up()
+    assert [key for key, _ in contents(ring)] == [(7, 0), (7, 2)]
+    assert ring.damaged == 1
+    assert len(boot(flash, FIRST_BLOCK, RING_BYTES)) == 2
+
+
+# --- with cuts --------------------------------------------------------------------------------------------------------
+
+
+def scenario(ring, done):
+    """Five spills of four frames round a small file; one of each is released only after the next. Tells `done`."""
+    for first in range(0, 20, 4):
+        keys = [(7, sequence) for sequence in range(first, first + 4)]
+        for key in keys:
+            ring.put(key, frame(key, frame_bytes(key)))
+        assert ring.spill() == 4
+        done.update(("kept", key) for key in keys)
+        for key in [(7, first - 1), *keys[:3]]:
+            done.add(("released", key))
+            ring.release(key)
+
+
+def frame_bytes(key):
+    return 700 + 900 * (key[1] % 4)
+
+
+@pytest.mark.parametrize("first_block", range(FIRST_BLOCK, FIRST_BLOCK + 8))
+def test_a_cut_at_any_step_loses_nothing_confirmed_and_touches_nobody_else(first_block):
+    size = 8 * PAGE_BYTES
+    start = first_block * BLOCK_BYTES
+    fresh = Flash()
+    fresh.write(0, OTHERS * BLOCKS)
+    fresh.write(first_block, b"\xff" * size)
+    fresh.flush()
+    fresh_bytes = b"".join(fresh.pages)
+    whole = copy(fresh)
+    scenario(boot(whole, first_block, size), set())
+    steps = whole.steps - fresh.steps
+    assert steps > 40
+    for step, torn in itertools.product(range(1, steps + 1), Torn):
+        flash = copy(fresh)
+        flash.cut_at, flash.torn = flash.steps + step, torn
+        done = set()
+        with pytest.raises(PowerLostError):
+            scenario(boot(flash, first_block, size), done)
+        flash.cut_at = None
+        ring = boot(flash, first_block, size)
+        found = contents(ring)
+        keys = [key for key, _ in found]
+        assert keys == sorted(set(keys))
+        assert all(data == frame(key, len(data)) and len(data) == frame_bytes(key) for key, data in found)
+        assert {key for what, key in done if what == "kept"} - {key for what, key in done if what == "released"} <= set(
+            keys
+        )
+        repeated = set(keys) & {key for what, key in done if what == "released"}
+        assert len(repeated) <= 3
+        everything = b"".join(flash.pages)
+        assert everything[:start] == fresh_bytes[:start]
+        assert everything[start + size :] == fresh_bytes[start + size :]
+
+
+class RingOnFlash(RuleBasedStateMachine):
+    """The ring against a list of keys, through any number of power cuts."""
+
+    @initialize(shift=st.integers(0, 7), pages=st.integers(4, 12), drops_oldest=st.booleans())
+    def make(self, shift, pages, drops_oldest):
+        self.flash = Flash(seed=shift)
+        self.place = FIRST_BLOCK + shift, pages * PAGE_BYTES
+        self.options = {"drops_oldest": drops_oldest}
+        self.ring = boot(self.flash, *self.place, **self.options)
+        self.frames = {}
+        self.waiting = []  # keys, as the ring should have them
+        self.safe = set()  # confirmed by spill
+        self.written = []  # in the order in which spill went about it
+        self.released = set()
+        self.dropped = 0
+
+    @rule(length=st.integers(1, 5000))
+    def put(self, length):
+        if self.ring.has_room(length):
+            key = (7, len(self.frames))
+            self.frames[key] = frame(key, length)
+            self.ring.put(key, self.frames[key])
+            self.waiting.append(key)
+            self.forget_dropped()
+
+    @rule()
+    def spill(self):
+        in_ram = [key for key in self.waiting if key not in self.safe]
+        self.written += in_ram
+        if self.survives(self.ring.spill):
+            self.safe.update(in_ram[: self.spilled])
+            self.written = self.written[: len(self.written) - len(in_ram) + self.spilled]
+            self.forget_dropped()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def release(self, data):
+        key = data.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(key)
+        self.released.add(key)
+        self.survives(lambda: self.ring.release(key))
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def release_all(self):
+        for key in list(self.waiting):
+            self.waiting.remove(key)
+            self.released.add(key)
+            if not self.survives(lambda key=key: self.ring.release(key)):
+                return
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def refuse(self, data):
+        key = data.draw(st.sampled_from(self.waiting))
+        assert self.ring.refuse(key)
+        self.waiting.remove(key)
+        self.waiting.append(key)
+
+    @rule(step=st.integers(1, 12), torn=st.sampled_from(Torn))
+    def arm(self, step, torn):
+        self.flash.cut_at, self.flash.torn = self.flash.steps + step, torn
+
+    @rule()
+    def reset(self):
+        self.reboot()
+
+    def forget_dropped(self):
+        """What the ring has dropped to make room, it counts."""
+        kept = [key for key, _ in contents(self.ring)]
+        gone = [key for key in self.waiting if key not in kept]
+        assert not gone or self.options["drops_oldest"]
+        self.dropped += len(gone)
+        assert self.ring.dropped == self.dropped
+        self.released.update(gone)
+        self.waiting = [key for key in self.waiting if key in kept]
+
+    def survives(self, action):
+        with suppress(PowerLostError):
+            self.spilled = action()
+            return True
+        self.reboot()
+        return False
+
+    def reboot(self):
+        self.flash.cut_at = None
+        before = self.ring.dropped - self.dropped
+        self.ring = boot(self.flash, *self.place, **self.options)
+        found = contents(self.ring)
+        keys = [key for key, _ in found]
+        assert all(data == self.frames[key] for key, data in found)
+        assert keys == [key for key in self.written if key in keys]
+        lost = {key for key in self.safe & set(self.waiting) if key not in keys}
+        assert len(lost) <= before  # what a spill that was cut has dropped to make room
+        self.waiting, self.safe, self.dropped = keys, set(keys), 0
+
+    @invariant()
+    def all_that_waits_is_there_in_order(self):
+        if not hasattr(self, "ring"):
+            return
+        assert [(key, self.frames[key]) for key in self.waiting] == contents(self.ring)
+        assert self.ring.used_bytes == sum(len(self.frames[key]) for key in self.waiting if key not in self.safe)
+        assert self.ring.damaged == 0
+
+
+TestRingOnFlash = RingOnFlash.TestCase
+TestRingOnFlash.settings = settings(max_examples=150, stateful_step_count=40)
+
+
+# --- wear -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("at_once", "first_block"), [(1, FIRST_BLOCK), (1, FIRST_BLOCK + 5), (8, FIRST_BLOCK + 5)])
+def test_a_year_with_a_day_of_outage_a_week_keeps_every_page_under_1000_erases(at_once, first_block):
+    """At the default cadence, 96 windows a day; after each outage the board starts anew, which begins no new round."""
+    flash = Flash()
+    sequence = 0
+    for _ in range(52):
+        ring = boot(flash, first_block, RING_BYTES, ram_bytes=98304, drops_oldest=True)
+        assert len(ring) == 0
+        for window in range(96):
+            ring.put((7, sequence), frame((7, sequence), 2458))
+            sequence += 1
+            if window % at_once == at_once - 1:
+                ring.spill()
+        while len(ring):
+            for key, _ in ring.oldest(16384):
+                ring.release(key)
+    worn = [erases for erases in flash.erases if erases]
+    assert max(worn) < 200  # 171 one by one, 150 by eight
+    assert len(worn) > 60
+    assert max(worn) < 1.5 * sorted(worn)[len(worn) // 2]
