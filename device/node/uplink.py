@@ -62,6 +62,7 @@ class Uplink:
         self._settings = settings
         self._card = None
         self._renew_at = 0
+        self._chunk = bytearray(CHUNK_BYTES)  # joined here: no heap of a small board has one piece for several windows
         self._packet = bytearray(cobs.max_length(CHUNK_BYTES))
 
     def connect(self):
@@ -134,14 +135,13 @@ class Uplink:
 
     def stage(self, frames):
         """Fill the Notecard's binary store with the frames. Raises LinkError when it will not hold them."""
-        body = frames[0] if len(frames) == 1 else b"".join(frames)
         attempt = 1
         while True:
             try:
                 if self._settings.transfer == "stock":
-                    self._fill_store_stock(body)
+                    self._fill_store_stock(frames[0] if len(frames) == 1 else b"".join(frames))
                 else:
-                    self._fill_store(memoryview(body))
+                    self._fill_store(frames)
                 return
             except LinkError:
                 self.attempts_failed += 1
@@ -149,16 +149,31 @@ class Uplink:
                     raise
             attempt += 1
 
-    def _fill_store(self, body):
+    def _fill_store(self, frames):
         self.request({"req": "card.binary", "delete": True})
-        for offset in range(0, len(body), CHUNK_BYTES):
-            length = cobs.encode(body[offset : offset + CHUNK_BYTES], self._packet)
-            put = {"req": "card.binary.put", "cobs": length - 1}
-            if offset:
-                put["offset"] = offset
-            self.request(put)
-            self._transmit(self._packet[:length])
-        self._check_store(len(body))
+        sent = held = 0
+        for frame in frames:
+            start = 0
+            while start < len(frame):
+                part = memoryview(frame)[start : start + CHUNK_BYTES - held]
+                self._chunk[held : held + len(part)] = part
+                start += len(part)
+                held += len(part)
+                if held == CHUNK_BYTES:
+                    self._put_chunk(sent, held)
+                    sent += held
+                    held = 0
+        if held:
+            self._put_chunk(sent, held)
+        self._check_store(sent + held)
+
+    def _put_chunk(self, offset, length):
+        length = cobs.encode(memoryview(self._chunk)[:length], self._packet)
+        put = {"req": "card.binary.put", "cobs": length - 1}
+        if offset:
+            put["offset"] = offset
+        self.request(put)
+        self._transmit(memoryview(self._packet)[:length])
 
     def _fill_store_stock(self, body):
         """note-python's own way (its notecard/binary_helpers.py): one packet, MD5 in pure Python, five copies."""
