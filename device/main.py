@@ -22,6 +22,7 @@ from safemode import FILE as RECOVERIES_FILE
 gc.collect()
 
 FIRMWARE = "judder 0.1.0"
+RING_FILE = "ring.bin"
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 PAUSE_S = 5
@@ -40,6 +41,19 @@ def open_i2c(frequency):
 
         return machine.I2C(1, freq=frequency)
     return busio.I2C(board.SCL, board.SDA, frequency=frequency)
+
+
+def open_ring(capacity_bytes):
+    """The ring with its file, which `judder deploy` makes. In RAM only without one, or while the PC owns the drive."""
+    try:
+        file = open(RING_FILE, "r+b")  # noqa: SIM115  # for good: to close it would change the drive's directory
+    except OSError:
+        return Ring(capacity_bytes)
+    ring = Ring(capacity_bytes, file, getattr(os, "sync", file.flush))
+    ring.recover()
+    if len(ring):
+        print("%d windows of earlier starts in %s" % (len(ring), RING_FILE))
+    return ring
 
 
 class Pause:
@@ -68,7 +82,7 @@ class Node:
         self.settings = values
         self.bus = Bus(open_bus)
         self.uplink = Uplink(self.bus, values)
-        self.ring = Ring(values.ring_bytes)
+        self.ring = open_ring(values.ring_bytes)
         self.calendar = clock.Calendar()
         self.window = Window(values.samples)
         self.window.boot = int.from_bytes(os.urandom(4), "little")
@@ -79,6 +93,7 @@ class Node:
         self.capture_pause = Pause()
         self.link_pause = Pause()
         self.watch_pause = Pause()
+        self.spill_pause = Pause()
         self.next_capture_us = clock.now_us()
         self.capture_began_us = 0
         self.next_watch_us = 0
@@ -86,6 +101,7 @@ class Node:
         self.updates_held = True
         self.watch_refused = False
         self.well = False
+        self.spill_due = False
 
     def run(self):
         while True:
@@ -99,6 +115,10 @@ class Node:
         except (Exception, KeyboardInterrupt):  # noqa: S110  # no Notecard, most likely, or somebody in a hurry
             pass
         self.bus.deinit()
+        try:
+            self._spill()
+        except (Exception, KeyboardInterrupt) as error:
+            print(describe(error))
 
     def step(self):
         """Do the one thing that is due, or sleep until something is."""
@@ -113,6 +133,7 @@ class Node:
             pause.worked()
         except Exception as error:  # whatever it is: the board is on its own
             seconds = pause.failed()
+            self.spill_due = self.spill_due or action == self._send
             try:
                 print("%s; %d waiting, next try in %d s" % (describe(error), len(self.ring), seconds))
             except Exception:  # out of memory, most likely: a constant text needs none
@@ -128,6 +149,8 @@ class Node:
             return self._watch
         if capture_due:
             return self._capture
+        if self.spill_due and now_us >= self.spill_pause.until_us:
+            return self._spill
         if not link_free:
             return None
         if len(self.ring):
@@ -147,6 +170,8 @@ class Node:
     def _pause_after(self, action):
         if action == self._capture:
             return self.capture_pause
+        if action == self._spill:
+            return self.spill_pause
         return self.watch_pause if action == self._watch else self.link_pause
 
     def _idle_ms(self, now_us):
@@ -156,6 +181,7 @@ class Node:
             self.capture_pause.until_us,
             self.next_watch_us,
             self.watch_pause.until_us,
+            self.spill_pause.until_us,
             self.link_pause.until_us,
             self.next_time_us,
         ):
@@ -272,6 +298,13 @@ class Node:
             said = "refuses" if refusals else "names none of"
             raise LinkError("the server's answer %s the %d windows sent" % (said, len(batch)))
 
+    def _spill(self):
+        """The link is down, for who knows how long: what waits in RAM is to outlive a power cut."""
+        self.spill_due = False
+        moved = self.ring.spill()
+        if moved:
+            print("%d windows moved to %s, %d in RAM" % (moved, RING_FILE, self.ring.in_ram()))
+
     def _refused(self, key, reason):
         """Offer a refused frame a few times more, behind the others; then give it up. False if it is none of ours."""
         refusals = self.ring.refuse(key)
@@ -332,8 +365,8 @@ def selftest():
 def stop(node):
     waiting = 0
     if node is not None:
-        waiting = len(node.ring)
         node.stop()
+        waiting = node.ring.in_ram()
     lost = "; windows not sent yet, and lost: %d" % waiting if waiting else ""
     print("stopped at the console%s" % lost)
 

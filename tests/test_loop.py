@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from judder import Flags, decode, demo
-from judder.board import Tree, tree
+from judder.board import RING_BYTES, RING_FILE, Tree, tree
 from judder.config import Config
 from judder.emulator import faults
 from judder.emulator.bench import Bench
@@ -26,6 +26,8 @@ from judder.emulator.notecard.line import seal
 from judder.emulator.notecard.link import WebResponse
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
+from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
+from judder.emulator.swan import PowerCut
 from judder.frame import HEADER, HEADER_LENGTH
 from judder.server import background
 
@@ -245,6 +247,20 @@ def test_while_offline_windows_wait_and_when_the_ring_is_full_capture_pauses(loo
     running.check_nothing_lost_or_doubled()
     sequences = sorted(sequence for _, sequence in bench.captured)
     assert sequences == list(range(len(sequences)))
+
+
+def test_a_backlog_goes_out_of_a_small_heap(loop):
+    """256 KB, of objects twice a board's size: no piece of it is free that would take several windows at once."""
+    try:
+        runtime = RUNTIMES["micropython"]()
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    running = loop(settings={"CAPTURE_EVERY_S": 600, "RING_BYTES": 24576}, runtime=runtime)
+    running.bench.notecard.link.outages.append((700 * 10**9, 4 * HOUR_S * 10**9))
+    with running.bench as bench:
+        bench.run(18)
+    assert not running.said("MemoryError")
+    running.check_nothing_lost_or_doubled()
 
 
 # --- trouble with the parts -------------------------------------------------------------------------------------------
@@ -470,6 +486,78 @@ def test_the_board_s_power_may_fail_at_any_time(loop):
     assert len(boots) == 4
     stored = running.stored()
     assert bench.acknowledged <= stored.keys() <= bench.captured.keys()
+    assert len(list(running.server.queue.windows())) == len(stored)
+
+
+# --- the ring's file --------------------------------------------------------------------------------------------------
+
+
+def give_ring(bench, size=RING_BYTES):
+    """As `judder deploy` does."""
+    (bench.swan.drive / RING_FILE).write_bytes(b"\xff" * size)
+
+
+def safe(running):
+    """Whether all that was captured is acknowledged or in the file."""
+    last = next((line for line in reversed(running.lines) if " captured: " in line or "moved to" in line), "")
+    return "moved to" in last and last.endswith(" 0 in RAM")
+
+
+@pytest.mark.parametrize("name", ["cpython", "micropython"])
+def test_windows_that_wait_for_the_link_outlive_power_cuts(loop, name):
+    try:
+        runtime = RUNTIMES[name]()
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    running = loop(settings={"CAPTURE_EVERY_S": 600}, runtime=runtime)
+    running.bench.notecard.link.outages.append((700 * 10**9, 4 * HOUR_S * 10**9))
+    give_ring(running.bench)
+    with running.bench as bench:
+        for windows in (6, 11, 16):
+            bench.swan.run(lambda windows=windows: len(bench.captured) >= windows and safe(running))
+            bench.swan.power_off()
+            bench.swan.power_on()
+        assert len(bench.acknowledged) < 6
+        bench.run(len(bench.captured) + 2)
+    assert running.said("windows of earlier starts in ring.bin")
+    assert len({boot for boot, _ in bench.captured}) == 4
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_ring_larger_than_ram_takes_a_longer_outage(loop):
+    running = loop(settings={"RING_BYTES": 16384, "CAPTURE_EVERY_S": 300})
+    running.bench.notecard.link.outages.append((400 * 10**9, 4 * HOUR_S * 10**9))
+    give_ring(running.bench)
+    with running.bench as bench:
+        bench.run_for(3.9 * HOUR_S)
+        assert len(bench.captured) - len(bench.acknowledged) > 35  # 16 KB of RAM hold 6
+        bench.run(46)
+    running.check_nothing_lost_or_doubled()
+
+
+@pytest.mark.parametrize("step", [3, 4, 9])
+@pytest.mark.parametrize("cut", PowerCut)
+def test_power_cut_at_a_write_of_the_ring_costs_no_window_that_was_safe(loop, step, cut):
+    running = loop(settings={"CAPTURE_EVERY_S": 300})
+    running.bench.notecard.link.outages.append((400 * 10**9, HOUR_S * 10**9))
+    give_ring(running.bench)
+    swan = running.bench.swan
+    swan.cut_at, swan.cut = step, cut
+    with running.bench as bench:
+        kept = set()
+
+        def until():
+            if safe(running):
+                kept.update(bench.captured)
+            return not swan.has_power
+
+        swan.run(until)
+        swan.cut_at = None
+        swan.power_on()
+        bench.run_for(1.5 * HOUR_S)
+    stored = running.stored()
+    assert kept <= stored.keys()
+    assert stored.keys() <= bench.captured.keys()
     assert len(list(running.server.queue.windows())) == len(stored)
 
 

@@ -11,7 +11,7 @@ import shutil
 import pytest
 
 from judder import decode
-from judder.board import Tree, tree
+from judder.board import RING_BYTES, RING_FILE, Tree, tree
 from judder.emulator.bench import Bench
 from judder.emulator.i2c import ADDRESS_NACK, Injected
 from judder.emulator.lis3dh import LIS3DH
@@ -297,6 +297,18 @@ def test_ctrl_c_ends_in_one_line_that_counts_the_windows_lost(stop):
     assert said[-1] == f"stopped at the console; windows not sent yet, and lost: {len(bench.captured)}"
     assert not bench.left_armed
     assert bench.swan.lines[-2] == "selftest: all well"  # the bus is free again
+
+
+@pytest.mark.parametrize("runtime", ["cpython", "micropython"], indirect=True)  # wasm's drive is in memory
+def test_ctrl_c_leaves_windows_in_the_ring_s_file(stop):
+    def prepare(bench):
+        without_network(bench)
+        (bench.swan.drive / RING_FILE).write_bytes(b"\xff" * RING_BYTES)
+
+    said, bench = stop(200, prepare, CAPTURE_EVERY_S=30)
+    assert len(bench.captured) >= 4
+    assert sum(int(line.split()[0]) for line in said if "moved to ring.bin, 0 in RAM" in line) == len(bench.captured)
+    assert said[-1] == "stopped at the console"
 
 
 @pytest.mark.parametrize("runtime", ["cpython"], indirect=True)

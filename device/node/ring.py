@@ -48,12 +48,16 @@ class Ring:
     def __len__(self):
         return len(self._waiting)
 
+    def in_ram(self):
+        """How many a power cut would take."""
+        return len(self._held_in_ram())
+
     def has_room(self, length):
         return length + (0 if self._drops_oldest else self.used_bytes) <= self.capacity_bytes
 
     def put(self, key, frame):
         while self._drops_oldest and self.used_bytes and self.used_bytes + len(frame) > self.capacity_bytes:
-            self._drop(self._in_ram()[0])
+            self._drop(self._held_in_ram()[0])
         self._waiting.append(Waiting(key, len(frame), frame, None))
         self.used_bytes += len(frame)
 
@@ -100,7 +104,7 @@ class Ring:
         spilled = 0
         written = []
         start = self._cursor + GUARD_BYTES
-        for one in self._in_ram():
+        for one in self._held_in_ram():
             size = record_bytes(one.length)
             if start + size > self._records.end:  # go round: what was just written is ahead from now on
                 spilled += self._confirm(written)
@@ -121,7 +125,7 @@ class Ring:
         if found:
             self._cursor = found[-1][2] + record_bytes(found[-1][4])
 
-    def _in_ram(self):
+    def _held_in_ram(self):
         return [one for one in self._waiting if one.data is not None]
 
     def _confirm(self, written):
