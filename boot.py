@@ -1,8 +1,8 @@
 """Who owns the board's drive: the firmware (normal mode) or the PC (service mode).
 
-Service mode: hold the button USR for three seconds from the reset on, or leave a file named `service` on the drive (`judder deploy
---service`). Then the drive is writable from the PC, as on a fresh board, and the firmware still runs. CircuitPython
-only; runs before USB starts, after a hard reset (circuitpython:main.c).
+Service mode: hold the button USR for three seconds from the reset on, or leave a file named `service` on the drive
+(`judder deploy --service`). Then the drive is writable from the PC, as on a fresh board, and the firmware still runs.
+CircuitPython only; runs before USB starts, after a hard reset (circuitpython:main.c).
 
 The way back out is never locked: in doubt the PC gets the drive, safe mode does not run this file, and the button asks
 the board, not the drive.
