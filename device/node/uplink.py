@@ -152,13 +152,17 @@ class Uplink:
     def _fill_store(self, body):
         self.request({"req": "card.binary", "delete": True})
         for offset in range(0, len(body), CHUNK_BYTES):
-            length = cobs.encode(body[offset : offset + CHUNK_BYTES], self._packet)
-            put = {"req": "card.binary.put", "cobs": length - 1}
-            if offset:
-                put["offset"] = offset
-            self.request(put)
-            self._transmit(self._packet[:length])
+            self.put_chunk(body[offset : offset + CHUNK_BYTES], offset)
         self._check_store(len(body))
+
+    def put_chunk(self, data, offset):
+        """Append at most CHUNK_BYTES to the binary store, which has to end at `offset`. Raises LinkError."""
+        length = cobs.encode(data, self._packet)
+        put = {"req": "card.binary.put", "cobs": length - 1}
+        if offset:
+            put["offset"] = offset
+        self.request(put)
+        self._transmit(self._packet[:length])
 
     def _fill_store_stock(self, body):
         """note-python's own way (its notecard/binary_helpers.py): one packet, MD5 in pure Python, five copies."""
