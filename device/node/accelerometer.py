@@ -64,6 +64,7 @@ _BYPASS = 0x00
 _STREAM_FTH_15 = 0x8F
 _XYZ = 0x07
 _OVRN = 0x40
+_EMPTY = 0x20
 _FSS = 0x1F
 
 
@@ -126,6 +127,9 @@ class Accelerometer(adafruit_lis3dh.LIS3DH_I2C):
         """Unread samples, 0..32. 32 is OVRN: full, and older samples may already be gone (AN table 40)."""
         source = self._read_register_byte(_FIFO_SRC_REG)
         return FIFO_DEPTH if source & _OVRN else source & _FSS
+
+    def fifo_is_empty(self):
+        return bool(self._read_register_byte(_FIFO_SRC_REG) & _EMPTY)
 
     def read_into(self, counts, sample, number):
         """Read `number` samples (no more than fifo_level said) into counts[3 * sample:], still left-justified."""

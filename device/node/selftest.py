@@ -10,7 +10,7 @@ import os
 from node import clock, frame, settings
 from node.accelerometer import SLOW_ODR_HZ, UNRELIABLE, Accelerometer, capture
 from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus
-from node.uplink import Uplink
+from node.uplink import LinkError, Uplink
 from node.window import UNKNOWN_LOSS, Window
 
 CALLS = 200
@@ -95,10 +95,8 @@ def _sensor(bus, values):
         bus.sensor_hz = NOTECARD_HZ
         odr_hz = min(odr_hz, SLOW_ODR_HZ)
         print(UNRELIABLE % odr_hz)
-    started_us = clock.now_us()
-    for _ in range(CALLS):
-        accelerometer.fifo_level()
-    figure("level_read", (clock.now_us() - started_us) // CALLS, "us")
+    _level_reads(accelerometer)
+    figure("fifo_empty_flag", _empty_flag(accelerometer, odr_hz, values.full_scale_g), "")
     window = Window(values.samples)
     tries = capture(accelerometer, window, odr_hz, values.full_scale_g)
     figure("odr_nominal", odr_hz, "Hz")
@@ -113,6 +111,34 @@ def _sensor(bus, values):
     figure("encode", (clock.now_us() - started_us) // 1000, "ms")
     figure("frame", length, "bytes")
     return _rate_troubles(window)
+
+
+def _level_reads(accelerometer):
+    longest_us = 0
+    started_us = before_us = clock.now_us()
+    for _ in range(CALLS):
+        accelerometer.fifo_level()
+        after_us = clock.now_us()
+        longest_us = max(longest_us, after_us - before_us)
+        before_us = after_us
+    figure("level_read", (before_us - started_us) // CALLS, "us")
+    figure("level_read_longest", longest_us, "us")
+
+
+def _empty_flag(accelerometer, odr_hz, full_scale_g):
+    """When FIFO_SRC says that the FIFO is empty: ST's AN3308 has it rise only after one read too many."""
+    counts = Window(64).counts
+    accelerometer.start(odr_hz, full_scale_g)
+    clock.sleep_ms(1 + 4000 // odr_hz)
+    accelerometer.stop()  # nothing comes in any more
+    level = accelerometer.fifo_level()
+    if not level:
+        return "not seen: no sample came"
+    accelerometer.read_into(counts, 0, level)
+    if accelerometer.fifo_is_empty():
+        return "with the last sample"
+    accelerometer.read_into(counts, 0, 1)
+    return "one read later" if accelerometer.fifo_is_empty() else "not even one read later"
 
 
 def _rate_troubles(window):
@@ -137,8 +163,34 @@ def _notecard(bus, values):
     figure("device", uplink.device, "")
     status = uplink.request({"req": "hub.status"})
     figure("notecard_connected", "yes" if status.get("connected") else "not yet", status.get("status", ""))
-    body = bytes(range(256)) * 16
+    figure("notecard_crc", status.get("crc", "none"), "of the reply")
+    figure("env_modified", _answer(uplink, {"req": "env.modified", "time": 0xFFFFFFF}), "")
+    body = bytes(range(256)) * 32  # two chunks
     started_us = clock.now_us()
     uplink.stage([body])
-    figure("binary_transfer", len(body) * 1000 // max(1, (clock.now_us() - started_us) // 1000), "bytes/s")
+    figure(
+        "binary_transfer", len(body) * 1000 // max(1, (clock.now_us() - started_us) // 1000), "bytes/s, in two chunks"
+    )
+    figure("wrong_offset", _wrong_offset(uplink, len(body)), "")
+    figure("notecard_errors", _answer(uplink, {"req": "card.no-such-request"}), "")
     return uplink.complaints
+
+
+def _answer(uplink, request):
+    """What the Notecard says, be it an error."""
+    try:
+        return uplink.request(request)
+    except LinkError as error:
+        return error
+
+
+def _wrong_offset(uplink, length):
+    """Whether a chunk is refused that does not begin where the store ends."""
+    try:
+        uplink.put_chunk(b"chunk", length - 1)
+        held = uplink.request({"req": "card.binary"}).get("length", 0)
+    except LinkError as error:
+        return "refused: %s" % error
+    finally:
+        uplink.request({"req": "card.binary", "delete": True})
+    return "refused" if held == length else "taken: the store has %d bytes of %d" % (held, length)

@@ -160,15 +160,16 @@ class Uplink:
                 start += len(part)
                 held += len(part)
                 if held == CHUNK_BYTES:
-                    self._put_chunk(sent, held)
+                    self.put_chunk(memoryview(self._chunk)[:held], sent)
                     sent += held
                     held = 0
         if held:
-            self._put_chunk(sent, held)
+            self.put_chunk(memoryview(self._chunk)[:held], sent)
         self._check_store(sent + held)
 
-    def _put_chunk(self, offset, length):
-        length = cobs.encode(memoryview(self._chunk)[:length], self._packet)
+    def put_chunk(self, data, offset):
+        """Append at most CHUNK_BYTES to the binary store, which has to end at `offset`. Raises LinkError."""
+        length = cobs.encode(data, self._packet)
         put = {"req": "card.binary.put", "cobs": length - 1}
         if offset:
             put["offset"] = offset

@@ -34,24 +34,26 @@ class UsbPort:
 
     def plug_in(self) -> None:
         """Appear to the PC."""
-        self._master, self._slave = pty.openpty()
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        os.set_blocking(master, False)
         self._incoming, self._deaf = b"", False
         if self._link is not None:
             if self._link.is_symlink():  # ours of before, or left behind by one that was killed
                 self._link.unlink()
-            self._link.symlink_to(os.ttyname(self._slave))
+            self._link.symlink_to(os.ttyname(slave))
+        self._slave, self._master = slave, master  # last: with it the port counts as plugged in, for other threads too
 
     def unplug(self) -> None:
         """Be gone: whoever has the port open meets an error."""
         if not self.plugged_in:
             return
+        master, self._master = self._master, -1  # first, as it is set last
         if self._link is not None:
             self._link.unlink(missing_ok=True)
         os.close(self._slave)
-        os.close(self._master)
-        self._master = self._slave = -1
+        os.close(master)
+        self._slave = -1
 
     def interrupted(self) -> bool:
         """Whether Ctrl-C has come in; that and what came before it is dropped (circuitpython:supervisor/shared/usb)."""
