@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 from judder.console import Console
+from judder.deploy import firmware
 from judder.emulator.bench import Bench
 from judder.emulator.desk import Desk
 from judder.emulator.machine import Machine
@@ -32,6 +33,28 @@ def bare_desk(clock, bus, folder, **options):
     """A board with nothing on its bus; not yet switched on."""
     usb = UsbPort(folder / "swan")
     return Desk(Swan(clock, bus, usb=usb, **options), usb)
+
+
+@contextmanager
+def desks():
+    """Gives what switches a desk on; in the end all are switched off, and none may have failed."""
+    made = []
+
+    def switch_on(desk):
+        made.append(desk.__enter__())
+        return desk
+
+    yield switch_on
+    for desk in made:
+        desk.__exit__(None, None, None)
+        assert desk.error is None
+
+
+def install(drive):
+    """The firmware onto a drive that is nobody's yet."""
+    for path, data in firmware().items():
+        (drive / path).parent.mkdir(parents=True, exist_ok=True)
+        (drive / path).write_bytes(data)
 
 
 @contextmanager

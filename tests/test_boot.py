@@ -1,7 +1,7 @@
 """boot.py and safemode.py on the emulated board: who owns the drive, and how it gets up again after a crash."""
 
 import pytest
-from tests.desk import bare_desk, console_of, full_desk
+from tests.desk import bare_desk, console_of, full_desk, install
 
 from judder.config import Config
 from judder.deploy import firmware
@@ -127,9 +127,7 @@ def test_but_not_for_ever(desk):
 
 def test_a_stored_window_makes_it_start_counting_anew(tmp_path):
     drive = tmp_path / "drive"
-    for path, data in firmware().items():
-        (drive / path).parent.mkdir(parents=True, exist_ok=True)
-        (drive / path).write_bytes(data)
+    install(drive)
     (drive / "recoveries.txt").write_text("4")
     with background(Config(data=tmp_path / "data", port=0)) as server:
         hub = Notehub({"ingest": server.url})

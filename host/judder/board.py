@@ -5,7 +5,7 @@ from pathlib import Path
 
 RING_FILE = "ring.bin"
 RING_BYTES = 256 * 1024
-"""The board's file for windows that wait: made once, in one piece, and never grown (see design of the ring)."""
+"""The board's file for windows that wait (device/node/ring.py): `judder deploy` makes it once, and it never grows."""
 
 
 @dataclass(frozen=True)

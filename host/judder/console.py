@@ -8,7 +8,7 @@ import io
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -71,7 +71,6 @@ class Console:
         self.port = port
         self.farewell = ""
         self.needs_reset = False
-        self._left = False
         self._patience_s = patience_s
         check_access(port)
         try:
@@ -94,13 +93,7 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.leave()
-
-    def leave(self) -> None:
         """Start the firmware again and let go of the port; a board that is gone needs nothing."""
-        if self._left:
-            return
-        self._left = True
         with suppress(BoardError, TransportError):
             if self.needs_reset:
                 self._reset()
@@ -110,17 +103,13 @@ class Console:
             self._transport.close()
         self._transport.serial.close()  # which mpremote leaves out when the board is gone
 
-    def run(self, source: str, on_line: Callable[[str], None] | None = None) -> str:
-        """Run `source` on the board and return what it prints; `on_line` sees each line as it comes.
-
-        Raises RemoteError for an exception there.
-        """
-        lines = _Lines(on_line)
+    def run(self, source: str) -> str:
+        """Run `source` on the board and return what it prints. Raises RemoteError for an exception there."""
         with self._watched():
-            _, error = self._transport.exec_raw(source, timeout=SILENCE_S, data_consumer=lines.feed)
+            output, error = self._transport.exec_raw(source, timeout=SILENCE_S)
         if error:
             raise RemoteError(error.decode(errors="replace"))
-        return lines.text
+        return str(output.decode(errors="replace").replace("\r\n", "\n"))
 
     def _resume(self) -> None:
         with self._watched():
@@ -178,25 +167,6 @@ class Console:
             if self._transport.in_raw_repl:
                 raise BoardError(f"the board stopped answering ({error}): press RESET and repeat the command") from None
             raise
-
-
-class _Lines:
-    """Text from bytes as they come, and its lines."""
-
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
-        self._on_line = on_line or (lambda line: None)
-        self._data = bytearray()
-        self._told = 0
-
-    def feed(self, data: bytes) -> None:
-        self._data += data.replace(b"\x04", b"")
-        while (end := self._data.find(b"\n", self._told)) >= 0:
-            self._on_line(self._data[self._told : end].decode(errors="replace").rstrip("\r"))
-            self._told = end + 1
-
-    @property
-    def text(self) -> str:
-        return self._data.decode(errors="replace").replace("\r\n", "\n")
 
 
 def follow(port: str, duration_s: float) -> Iterator[str]:

@@ -16,11 +16,8 @@ from judder.drive import ConsoleDrive
 _FIGURE = re.compile(r"([a-z0-9_]+) = (.*)")
 _SUMMARY = "selftest:"
 _OWNER = """
-try:
-    import storage
-    print("computer" if storage.getmount("/").readonly else "firmware")
-except ImportError:
-    print("firmware")
+import storage
+print("computer" if storage.getmount("/").readonly else "firmware")
 """
 _SAFE_MODE = """
 import supervisor

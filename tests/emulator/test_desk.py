@@ -73,6 +73,19 @@ def test_the_repl_takes_the_drive_and_writes(mpremote, desk):
     assert error(mpremote, "os.mkdir('d')") == "OSError: [Errno 30] Read-only filesystem"
 
 
+def test_a_drive_that_is_erased_is_a_new_one(mpremote, desk):
+    desk.do(lambda: desk.swan.pc_writes("lib/mine.py", b""))
+    with pytest.raises(OSError, match="Input/output error"):  # the port goes away
+        mpremote.exec("import storage\nstorage.erase_filesystem()")
+    desk.wait_for_port()
+    assert sorted(path.name for path in desk.swan.drive.iterdir() if path.name != "boot_out.txt") == [
+        "code.py",
+        "lib",
+        "settings.toml",
+    ]
+    assert not list((desk.swan.drive / "lib").iterdir())
+
+
 def test_an_older_circuitpython_cannot_take_it(tmp_path):
     clock = VirtualClock()
     with bare_desk(clock, I2CBus(clock), tmp_path, version=(10, 2, 0)) as desk:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serial.tools.list_ports_common import ListPortInfo
-from tests.desk import bare_desk, console_of
+from tests.desk import bare_desk, console_of, desks
 from tests.host.test_cli import judder
 
 from judder import usb
-from judder.board import RING_BYTES
+from judder.board import RING_BYTES, RING_FILE
 from judder.console import Console, Identity
 from judder.deploy import ask_for_service_mode, carry_out, check_board, firmware, plan
 from judder.drive import FOLDER, READ_ONLY, ConsoleDrive, Digest, FolderDrive
@@ -46,21 +46,15 @@ def small(version):
 @pytest.fixture
 def new_desk(tmp_path):
     """Makes boards that last as long as the test."""
-    made = []
 
     def make(name="desk", **options):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         clock = VirtualClock()
-        desk = bare_desk(clock, I2CBus(clock), folder, **options)
-        desk.__enter__()
-        made.append(desk)
-        return desk
+        return switch_on(bare_desk(clock, I2CBus(clock), folder, **options))
 
-    yield make
-    for desk in made:
-        desk.__exit__(None, None, None)
-        assert desk.error is None
+    with desks() as switch_on:
+        yield make
 
 
 def put(desk, files):
@@ -87,6 +81,10 @@ def test_a_new_board_gets_everything_and_runs_it(new_desk):
     assert on(desk, "ring.bin").stat().st_size == RING_BYTES
     assert not list(desk.swan.drive.rglob("*.new"))
     assert "normal mode: the firmware owns the drive" in desk.swan.lines
+
+
+def test_firmware_and_deploy_mean_the_same_ring_file():
+    assert f'RING_FILE = "{RING_FILE}"' in firmware()["main.py"].decode()
 
 
 def test_only_what_differs_is_written(new_desk):

@@ -3,37 +3,29 @@
 import json
 
 import pytest
-from tests.desk import full_desk
+from tests.desk import desks, full_desk, install
 from tests.host.test_cli import judder
 from tests.host.test_deploy import port, seen
 
 from judder import usb
-from judder.deploy import firmware
 from judder.doctor import examine
 
 
 @pytest.fixture
 def new_desk(tmp_path):
     """Makes a board with the firmware on it, its sensor and its Notecard; `prepare` may spoil something."""
-    made = []
 
-    def make(prepare=lambda desk: None, *, install=True, **options):
+    def make(prepare=lambda desk: None, *, with_firmware=True, **options):
         drive = tmp_path / "drive"
         drive.mkdir()
-        if install:
-            for path, data in firmware().items():
-                (drive / path).parent.mkdir(parents=True, exist_ok=True)
-                (drive / path).write_bytes(data)
+        if with_firmware:
+            install(drive)
         desk = full_desk(tmp_path, drive=drive, **options)
         prepare(desk)
-        desk.__enter__()
-        made.append(desk)
-        return desk
+        return switch_on(desk)
 
-    yield make
-    for desk in made:
-        desk.__exit__(None, None, None)
-        assert desk.error is None
+    with desks() as switch_on:
+        yield make
 
 
 def examined(desk):
@@ -42,7 +34,7 @@ def examined(desk):
 
 
 def test_a_board_in_order(new_desk):
-    desk = new_desk(lambda desk: None)
+    desk = new_desk()
     checks, ill = examined(desk)
     assert [finding.text for finding in ill] == []
     assert checks["runtime"].text == "CircuitPython 10.3.1 on swan_r5"
@@ -74,7 +66,7 @@ def test_the_command_prints_and_exits(new_desk):
 
 
 def test_without_firmware(new_desk):
-    desk = new_desk(install=False)
+    desk = new_desk(with_firmware=False)
     _, ill = examined(desk)
     assert [finding.check for finding in ill] == ["drive", "firmware"]
     assert "judder deploy" in ill[0].text
@@ -86,7 +78,7 @@ def test_a_strangers_program_is_not_started(new_desk):
     def leave_a_stranger(desk):
         (desk.swan.drive / "main.py").write_text("while True:\n    __import__('time').sleep(1)\n")
 
-    desk = new_desk(leave_a_stranger, install=False)
+    desk = new_desk(leave_a_stranger, with_firmware=False)
     _, ill = examined(desk)
     assert ill[-1].text == "judder's firmware is not on the board: judder deploy"
 

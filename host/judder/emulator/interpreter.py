@@ -25,7 +25,7 @@ _STDLIB = (".zip", "lib-dynload", f"python{sys.version_info[0]}.{sys.version_inf
 
 
 class Board:
-    """The board after a reset. `start` says how it was started: see Swan.power_on."""
+    """The board after a reset. `start` says how it was started: see Swan._start."""
 
     def __init__(self, read_fd: int, write_fd: int, device: str, boot: str, start: dict[str, Any]) -> None:
         self.device = device
@@ -76,7 +76,7 @@ class Board:
     def _run_repl(self) -> None:
         from _repl import Repl  # type: ignore[import-not-found]
 
-        self._bench.call(ord("Z"), written=b"\x01")  # auto-reload rests while the REPL is in use
+        self._bench.call(ord("Z"))  # auto-reload rests while the REPL is in use
         names: dict[str, Any] = {"__name__": "__main__"}
         self._guarded(self._run_file, self.device, "repl.py")
 
@@ -97,7 +97,6 @@ class Board:
 
     def _soft_reboot(self, *, raw: bool) -> None:
         """The bench ends this interpreter and starts another."""
-        self._bench.call(ord("Z"), written=b"\x00")
         self._bench.call(ord("L"), written=bytes([raw]))
 
     def _run_file(self, folder: str, name: str) -> None:

@@ -15,6 +15,7 @@ the board is off until it is switched on again.
 import json
 import os
 import random
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -110,10 +111,11 @@ class Swan:
         self.button_pressed = False
         self._board, self._version = board, version
         self._temporary = tempfile.TemporaryDirectory(prefix="judder-swan-")
-        self.drive = drive or Path(self._temporary.name)
+        self.drive = drive or Path(self._temporary.name) / "drive"
         """The folder that stands for CIRCUITPY."""
+        self.drive.mkdir(parents=True, exist_ok=True)
         self._firmware = firmware or (tree() if usb is None else Tree(self.drive, self.drive / "boot.py"))
-        self._errors = Path(self._temporary.name) / ".stderr"
+        self._errors = Path(self._temporary.name) / "stderr"
         self._partial_line = ""
         self._safe_mode = self._safe_mode_next = ""
         self._drive_is_ours = usb is None
@@ -135,18 +137,17 @@ class Swan:
             ord("O"): self._own_drive,
             ord("W"): self._count_drive_step,
             ord("P"): self._lose_power,
+            ord("E"): self._erase_drive,
             ord("A"): self._set_autoreload,
             ord("Z"): self._enter_repl,
             ord("U"): self._start_usb,
             ord("K"): self._send,
             ord("I"): self._receive,
-            ord("J"): self._receive_one,
         }
         if flash is not None:
             self._ops |= FlashPort(flash).ops
         if usb is not None and not (self.drive / "code.py").exists() and not (self.drive / "main.py").exists():
-            (self.drive / "code.py").write_text(DEFAULT_CODE)
-            (self.drive / "lib").mkdir(exist_ok=True)
+            self._format_drive()
         if settings is not None or not (self.drive / "settings.toml").exists():
             toml = "".join(f"{name} = {value!r}\n" for name, value in (settings or {}).items())
             (self.drive / "settings.toml").write_text(toml)
@@ -213,9 +214,10 @@ class Swan:
                 self.usb.unplug()
 
     def _stop(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait()
         for fd in self._fds:
             os.close(fd)
         self._child = None
@@ -231,6 +233,7 @@ class Swan:
 
     def _soft_reboot(self, *, raw: bool) -> None:
         self._stop()
+        self._in_repl = False
         self._start(soft=True, raw=raw)
 
     def run(self, until: Callable[[], bool]) -> None:
@@ -334,6 +337,18 @@ class Swan:
             return b""
         return b"\x02" if self.cut is PowerCut.midway else b"\x01"
 
+    def _format_drive(self) -> None:
+        """What CircuitPython puts on a new drive (circuitpython:supervisor/shared/filesystem.c)."""
+        (self.drive / "lib").mkdir(exist_ok=True)
+        (self.drive / "code.py").write_text(DEFAULT_CODE)
+        (self.drive / "settings.toml").touch()
+
+    def _erase_drive(self, request: Request) -> bytes:
+        shutil.rmtree(self.drive)
+        self.drive.mkdir()
+        self._format_drive()
+        return self._ask_reset(request)
+
     def _lose_power(self, request: Request) -> bytes:
         self.power_off()
         return b""
@@ -359,7 +374,7 @@ class Swan:
     # --- the console ------------------------------------------------------------------------------------------------
 
     def _enter_repl(self, request: Request) -> bytes:
-        self._in_repl = bool(request.written[0])
+        self._in_repl = True
         return b""
 
     def _start_usb(self, request: Request) -> bytes:
@@ -374,12 +389,7 @@ class Swan:
         return b""
 
     def _receive(self, request: Request) -> bytes:
-        return b"" if self.usb is None else self.usb.read(_INPUT_S)
-
-    def _receive_one(self, request: Request) -> bytes:
-        """1 and the next byte, or 0: for a client that is to allocate nothing."""
-        data = b"" if self.usb is None else self.usb.read(_INPUT_S, 1)
-        return b"\x01" + data if data else bytes(2)
+        return b"" if self.usb is None else self.usb.read(_INPUT_S, request.read_length)
 
     def _print(self, request: Request) -> bytes:
         if self.usb is not None:

@@ -64,7 +64,7 @@ class UsbPort:
             self._incoming = after
         return bool(found)
 
-    def read(self, timeout_s: float, most: int = 256) -> bytes:
+    def read(self, timeout_s: float, most: int) -> bytes:
         """What has come in, or comes within `timeout_s`; at most `most` bytes."""
         if not self._incoming:
             self._take(timeout_s)

@@ -7,7 +7,6 @@ with its pages and its cache, is not here: what a step has written stays written
 
 import builtins
 import os
-import shutil
 import sys
 import types
 
@@ -46,17 +45,6 @@ def attach(root, capacity, names):
         setattr(module, name, value)
     sys.modules["os"] = module
     builtins.open = open
-
-
-def erase():
-    """What CircuitPython makes of a drive that it formats (circuitpython:supervisor/shared/filesystem.c)."""
-    for name in os.listdir(_root):
-        path = os.path.join(_root, name)
-        shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
-    os.mkdir(os.path.join(_root, "lib"))
-    for name, text in (("settings.toml", ""), ("code.py", 'print("Hello World!")\n')):
-        with _open(os.path.join(_root, name), "w") as file:
-            file.write(text)
 
 
 def _error(number):
@@ -105,7 +93,7 @@ def getcwd():
 
 
 def listdir(path=""):
-    return sorted(name for name in _ask(os.listdir, _host(path)) if name != ".stderr")
+    return sorted(_ask(os.listdir, _host(path)))
 
 
 def stat(path):
@@ -146,7 +134,7 @@ def rename(old, new):
 def _free():
     used = 0
     for folder, folders, files in os.walk(_root):
-        sizes = [os.path.getsize(os.path.join(folder, name)) for name in files if name != ".stderr"]
+        sizes = [os.path.getsize(os.path.join(folder, name)) for name in files]
         used += sum(-(-size // SECTOR) * SECTOR for size in sizes) + SECTOR * len(folders)
     return max(0, _capacity - used)
 

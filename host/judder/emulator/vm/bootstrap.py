@@ -227,10 +227,10 @@ class _Console:
     """What comes in at the board's USB port, and the protocol that goes out there."""
 
     def byte(self):
-        _eight[0] = 0
+        _eight[0] = 0  # which nobody types
         while not _eight[0]:
-            _call("J", 0, b"", 2, _eight)
-        return _eight[1]
+            _call("I", 0, b"", 1, _eight)
+        return _eight[0]
 
     def send(self, data):
         _call("K", 0, data)
