@@ -14,9 +14,11 @@ from node.accelerometer import SLOW_ODR_HZ, UNRELIABLE, Accelerometer, capture
 from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
+from node.pacing import PAUSE_S, Budget, Pause
+from node.report import FIRST_REPORT, Reports
 from node.ring import Ring
 from node.uplink import LinkError, RefusedError, Uplink
-from node.window import SLOW_BUS, Window
+from node.window import OVERRUN, SLOW_BUS, UNKNOWN_LOSS, Window
 from safemode import FILE as RECOVERIES_FILE
 
 gc.collect()
@@ -25,8 +27,8 @@ FIRMWARE = "judder 0.1.0"
 RING_FILE = "ring.bin"
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
-PAUSE_S = 5
-LONGEST_PAUSE_S = 600
+BOOT_NOTE = "boot"  # on the Notecard: which boot this is, and how many windows it had captured when it was stopped
+RESENT_AT_ONCE = 64  # windows
 TIME_EVERY_S = 3600
 WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
 LONGEST_IDLE_US = 10000000
@@ -43,36 +45,34 @@ def open_i2c(frequency):
     return busio.I2C(board.SCL, board.SDA, frequency=frequency)
 
 
-def open_ring(capacity_bytes):
+def reset_reason():
+    """Why the board started, as the runtime says it: a name on CircuitPython, a number on MicroPython."""
+    try:
+        import microcontroller
+
+        return str(microcontroller.cpu.reset_reason).split(".")[-1]
+    except (ImportError, AttributeError):
+        pass
+    try:
+        import machine  # pyright: ignore[reportMissingImports]
+
+        return str(machine.reset_cause())
+    except (ImportError, AttributeError):
+        return "UNKNOWN"
+
+
+def open_ring(values, lost):
     """The ring with its file, which `judder deploy` makes. In RAM only without one, or while the PC owns the drive."""
+    drops_oldest = values.drop == "oldest"
     try:
         file = open(RING_FILE, "r+b")  # noqa: SIM115  # for good: to close it would change the drive's directory
     except OSError:
-        return Ring(capacity_bytes)
-    ring = Ring(capacity_bytes, file, getattr(os, "sync", file.flush))
+        return Ring(values.ring_bytes, drops_oldest=drops_oldest, lost=lost)
+    ring = Ring(values.ring_bytes, file, getattr(os, "sync", file.flush), drops_oldest, lost)
     ring.recover()
     if len(ring):
         print("%d windows of earlier starts in %s" % (len(ring), RING_FILE))
     return ring
-
-
-class Pause:
-    """Grows with each failure in a row, from PAUSE_S to LONGEST_PAUSE_S, each time by a random part."""
-
-    def __init__(self):
-        self._failures = 0
-        self.until_us = 0
-
-    def failed(self):
-        longest = min(LONGEST_PAUSE_S, PAUSE_S << min(self._failures, 10))
-        seconds = longest // 2 + os.urandom(1)[0] * longest // 512
-        self._failures += 1
-        self.until_us = clock.now_us() + seconds * 1000000
-        return seconds
-
-    def worked(self):
-        self._failures = 0
-        self.until_us = 0
 
 
 class Node:
@@ -82,10 +82,12 @@ class Node:
         self.settings = values
         self.bus = Bus(open_bus)
         self.uplink = Uplink(self.bus, values)
-        self.ring = open_ring(values.ring_bytes)
         self.calendar = clock.Calendar()
         self.window = Window(values.samples)
         self.window.boot = int.from_bytes(os.urandom(4), "little")
+        self.reports = Reports(self.window.boot, values.report_every_s)
+        self.ring = open_ring(values, self.reports.lose)
+        self.budget = Budget(values.daily_kb * 1000)
         self.accelerometer = None
         self.identity = None
         self.frame = bytearray(0)
@@ -93,7 +95,7 @@ class Node:
         self.capture_pause = Pause()
         self.link_pause = Pause()
         self.watch_pause = Pause()
-        self.spill_pause = Pause()
+        self.keep_pause = Pause()
         self.next_capture_us = clock.now_us()
         self.capture_began_us = 0
         self.next_watch_us = 0
@@ -112,6 +114,8 @@ class Node:
         try:
             if self.settings.watchdog_s:
                 self.uplink.leave()
+            if self.identity is not None:
+                self._keep_boot_note({"captured": self.window.sequence})
         except (Exception, KeyboardInterrupt):  # noqa: S110  # no Notecard, most likely, or somebody in a hurry
             pass
         self.bus.deinit()
@@ -134,6 +138,7 @@ class Node:
         except Exception as error:  # whatever it is: the board is on its own
             seconds = pause.failed()
             self.spill_due = self.spill_due or action == self._send
+            self.reports.counts["link_failures"] += pause is self.link_pause
             try:
                 print("%s; %d waiting, next try in %d s" % (describe(error), len(self.ring), seconds))
             except Exception:  # out of memory, most likely: a constant text needs none
@@ -149,13 +154,17 @@ class Node:
             return self._watch
         if capture_due:
             return self._capture
-        if self.spill_due and now_us >= self.spill_pause.until_us:
-            return self._spill
-        if not link_free:
-            return None
-        if len(self.ring):
+        if now_us >= self.keep_pause.until_us:
+            if now_us >= self.reports.due_us() and not self.ring.holds_report(self.window.boot):
+                return self._report
+            if self.spill_due and self.ring.worth_spilling():
+                return self._spill
+        return self._due_on_link(now_us) if link_free else None
+
+    def _due_on_link(self, now_us):
+        if len(self.ring) and self._may_send() > 0:
             return self._send
-        if self.updates_held:
+        if self.updates_held and not len(self.ring):
             return self._allow_updates
         if now_us >= self.next_time_us:
             return self._learn_time
@@ -167,11 +176,15 @@ class Node:
             return False
         return not capture_due or self.capture_began_us >= self.next_watch_us
 
+    def _may_send(self):
+        """Bytes that the day's budget has left."""
+        return self.budget.left(self.uplink.posted_bytes)
+
     def _pause_after(self, action):
         if action == self._capture:
             return self.capture_pause
-        if action == self._spill:
-            return self.spill_pause
+        if action in (self._report, self._spill):
+            return self.keep_pause
         return self.watch_pause if action == self._watch else self.link_pause
 
     def _idle_ms(self, now_us):
@@ -181,9 +194,10 @@ class Node:
             self.capture_pause.until_us,
             self.next_watch_us,
             self.watch_pause.until_us,
-            self.spill_pause.until_us,
+            self.keep_pause.until_us,
             self.link_pause.until_us,
             self.next_time_us,
+            self.reports.due_us(),
         ):
             if due_us > now_us:
                 wait_us = min(wait_us, due_us - now_us)
@@ -191,6 +205,7 @@ class Node:
 
     def _connect(self):
         self.uplink.connect()
+        self._meet_previous_boot()
         self._watch()
         self._learn_time()
         identity = frame.text_block(
@@ -201,6 +216,26 @@ class Node:
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
         for complaint in self.uplink.complaints:
             print(complaint)
+
+    def _meet_previous_boot(self):
+        """Learn from the Notecard which boot was before this one, and leave our own there for the next."""
+        before = self.uplink.note(BOOT_NOTE) or {}
+        if "boot" in before and int(before["boot"], 16) != self.window.boot:
+            self.reports.previous = {
+                "previous_boot": int(before["boot"], 16),
+                "previous_captured": before.get("captured"),
+                "persisted": self.ring.persisted,
+                "reset": reset_reason(),
+            }
+        self._keep_boot_note({})
+
+    def _keep_boot_note(self, more):
+        note = {"boot": "%08x" % self.window.boot}  # as text: no JSON on the way makes a float of it
+        note.update(more)
+        try:
+            self.uplink.keep_note(BOOT_NOTE, note)
+        except RefusedError as error:
+            print("%s: what a power cut takes cannot be named" % error)
 
     def _watch(self):
         """Arm or renew the Notecard's watchdog, or call it off. One that refuses is named once, and we go on."""
@@ -253,13 +288,26 @@ class Node:
         filled.sequence += 1  # first: whatever fails from here on, no other window gets this key
         self.ring.put(key, bytes(memoryview(self.frame)[:length]))
         self._schedule()
-        report_window(key, filled, tries, length)
+        self.spill_due = self.spill_due or self._may_send() <= 0
+        self._count(filled, tries)
+        say_captured(key, filled, tries, length)
+
+    def _count(self, filled, tries):
+        counts = self.reports.counts
+        counts["retries"] += tries - 1
+        counts["overruns"] += filled.flags & OVERRUN > 0
+        counts["samples_lost"] += filled.samples_lost if filled.samples_lost != UNKNOWN_LOSS else 0
 
     def _schedule(self):
         """The next capture keeps the rhythm of the first; beats that were missed are left out."""
+        self._skip_missed()
+        self.next_capture_us += self.settings.capture_every_s * 1000000
+
+    def _skip_missed(self):
         every_us = self.settings.capture_every_s * 1000000
-        late_us = clock.now_us() - self.next_capture_us
-        self.next_capture_us += every_us * (late_us // every_us + 1)
+        missed = max(0, clock.now_us() - self.next_capture_us) // every_us
+        self.reports.counts["skipped"] += missed
+        self.next_capture_us += missed * every_us
 
     def _find_accelerometer(self):
         """Fast bus if it is reliable; otherwise the slow one and a rate that it can carry."""
@@ -279,16 +327,34 @@ class Node:
         self.odr_hz = min(self.settings.odr_hz, SLOW_ODR_HZ)
         print(UNRELIABLE % self.odr_hz)
 
+    def _report(self):
+        self._skip_missed()
+        members = self.uplink.health()
+        members["captured"] = self.window.sequence
+        members["waiting"] = len(self.ring)
+        members["bus_errors"] = self.bus.errors
+        members["transactions"] = self.uplink.transactions
+        members["posted_bytes"] = self.uplink.posted_bytes
+        members["heap_free"] = gc.mem_free() if hasattr(gc, "mem_free") else None  # pyright: ignore
+        now_us, _ = self.calendar.utc_us(clock.now_us())
+        key, data = self.reports.write(self.identity, now_us, members)
+        if self.ring.has_room(len(data)):
+            self.ring.put(key, data)
+            self.reports.written()
+
     def _send(self):
-        batch = self.ring.oldest(self.settings.post_bytes)
-        stored, refused = self.uplink.post([one for _, one in batch])
+        batch = self.ring.oldest(min(self.settings.post_bytes, self._may_send()))
+        if not batch:  # all that waited was damaged
+            return
+        stored, refused, missed = self.uplink.post([one for _, one in batch])
         released = refusals = 0
         for key in stored:
             if self.ring.release(key):
                 released += 1
-                print("window %08x:%d stored" % key)
+                print("%s stored" % named(key))
         for boot, sequence, reason in refused:
             refusals += self._refused((boot, sequence), reason)
+        self._resend(missed)
         if clock.now_us() >= self.next_time_us:  # the link has just worked, and there may be no other moment
             self._learn_time()
         if released and not self.well:
@@ -297,6 +363,20 @@ class Node:
         if not released:  # a pause, or the same bytes would go out again at once
             said = "refuses" if refusals else "names none of"
             raise LinkError("the server's answer %s the %d windows sent" % (said, len(batch)))
+
+    def _resend(self, missed):
+        """The server misses windows (boot, first, last): have them wait again, or tell which are gone."""
+        keys = []
+        for boot, first, last in missed:
+            last = min(last, first + RESENT_AT_ONCE - 1 - len(keys))
+            if boot == self.window.boot:
+                last = min(last, self.window.sequence - 1)
+            keys += [(boot, sequence) for sequence in range(first, last + 1)]
+        if keys:
+            gone = self.ring.recall(keys)
+            print("the server asks for %d windows again, %d are gone" % (len(keys), len(gone)))
+            for key in gone:
+                self.reports.lose(key, "gone")
 
     def _spill(self):
         """The link is down, for who knows how long: what waits in RAM is to outlive a power cut."""
@@ -310,10 +390,10 @@ class Node:
         refusals = self.ring.refuse(key)
         if not refusals:
             return False
-        print("window %08x:%d refused by the server: %s" % (key[0], key[1], reason))
+        print("%s refused by the server: %s" % (named(key), reason))
         if refusals >= REFUSALS:
             self.ring.release(key)
-            print("window %08x:%d given up after %d refusals" % (key[0], key[1], REFUSALS))
+            self.reports.lose(key, "refused")
         return True
 
 
@@ -325,14 +405,21 @@ def forget_recoveries():
         pass
 
 
-def report_window(key, filled, tries, length):
+def named(key):
+    boot, sequence = key
+    if sequence >= FIRST_REPORT:
+        return "report %08x:%d" % (boot, sequence - FIRST_REPORT)
+    return "window %08x:%d" % key
+
+
+def say_captured(key, filled, tries, length):
     rate = "unknown rate"
     if filled.interval_ns:
         centihertz = 100000000000 // filled.interval_ns
         rate = "%d.%02d Hz" % (centihertz // 100, centihertz % 100)
     print(
-        "window %08x:%d captured: %d samples at %s, %d lost, %d tries, %d bytes"
-        % (key[0], key[1], filled.samples, rate, filled.samples_lost, tries, length)
+        "%s captured: %d samples at %s, %d lost, %d tries, %d bytes"
+        % (named(key), filled.samples, rate, filled.samples_lost, tries, length)
     )
 
 

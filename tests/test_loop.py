@@ -231,7 +231,7 @@ def test_a_refused_frame_is_given_up_after_three_refusals_and_holds_up_nobody(lo
     with running.bench as bench:
         bench.run(8)
     assert len(running.said("refused by the server: conflict")) == 3
-    assert {sequence for _, sequence in bench.given_up} == {2}
+    assert {key[1]: why for key, why in bench.given_up.items()} == {2: "refused"}
     assert {sequence for _, sequence in bench.acknowledged} == set(range(8)) - {2}
 
 

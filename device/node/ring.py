@@ -7,10 +7,18 @@ no frame that is needed lies within the guard of the mark; until then a power cu
 ignores what it knows.
 
 A frame in the ring was promised to arrive. When there is no room, `has_room` says so and no window is captured; a ring
-that `drops_oldest` makes room instead, and counts in `dropped`.
+that `drops_oldest` makes room instead. What it has to give up is told to `lost`.
+
+The server may have lost what it has acknowledged: it went back to a backup, say. What was released is therefore kept
+while nobody needs its room, and `recall` has it wait again.
 """
 
 from node.records import GUARD_BYTES, SECTOR_BYTES, NoFile, Records, record_bytes
+from node.report import FIRST_REPORT
+
+SENT_SHARE = 4  # what was released fills at most every fourth part of the RAM
+CROWDED_SHARE = 3  # with a third of the file in use, frames share a guard from then on
+GROUP = 8
 
 
 class Waiting:
@@ -31,15 +39,18 @@ class Ring:
     """At most `capacity_bytes` of frames in RAM, each under its (boot, sequence), and what `file` holds.
 
     `file` is open for reading and writing in binary; `sync` is os.sync, after which the flash holds what was written.
+    `lost(key, reason)` is called for each frame that is given up.
     """
 
-    def __init__(self, capacity_bytes, file=None, sync=None, drops_oldest=False):
+    def __init__(self, capacity_bytes, file=None, sync=None, drops_oldest=False, lost=lambda key, reason: None):
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0  # of RAM
-        self.dropped = 0  # to make room
-        self.damaged = 0  # found spoilt when they were to be sent
+        self.persisted = None  # key of the newest window that `recover` found
         self._drops_oldest = drops_oldest
+        self._lost = lost
         self._waiting = []
+        self._sent = []  # (key, frame) released from RAM
+        self._sent_bytes = 0
         self._records = Records(file or NoFile())
         self._sync = sync or (lambda: None)
         self._cursor = 0  # end of the last record
@@ -57,9 +68,10 @@ class Ring:
 
     def put(self, key, frame):
         while self._drops_oldest and self.used_bytes and self.used_bytes + len(frame) > self.capacity_bytes:
-            self._drop(self._held_in_ram()[0])
+            self._drop(self._held_in_ram())
         self._waiting.append(Waiting(key, len(frame), frame, None))
         self.used_bytes += len(frame)
+        self._forget_sent()
 
     def oldest(self, limit_bytes):
         """Keys and frames to send together: as many of the oldest as fit `limit_bytes`, one at least."""
@@ -70,21 +82,47 @@ class Ring:
                 break
             frame = self._records.read(one.offset, one.length) if one.data is None else one.data
             if frame is None:
-                self.damaged += 1
                 self._remove(one)
+                self._lost(one.key, "damaged")
                 continue
             batch.append((one.key, frame))
             total += one.length
         return batch
+
+    def holds_report(self, boot):
+        """Whether a report of this boot waits."""
+        return any(one.key[0] == boot and one.key[1] >= FIRST_REPORT for one in self._waiting)
 
     def release(self, key):
         """Forget the frame of `key`; False when there is none."""
         for one in self._waiting:
             if one.key == key:
                 self._remove(one)
+                if one.data is not None:
+                    self._sent.append((key, one.data))
+                    self._sent_bytes += one.length
+                    self._forget_sent()
                 self._mark_released()
                 return True
         return False
+
+    def recall(self, keys):
+        """The server misses these: those that can still be had wait again; returns the others."""
+        waiting = [one.key for one in self._waiting]
+        keys = [key for key in keys if key not in waiting]
+        for key, frame in list(self._sent):
+            if key in keys:
+                keys.remove(key)
+                self._sent.remove((key, frame))
+                self._sent_bytes -= len(frame)
+                self._waiting.append(Waiting(key, len(frame), frame, None))
+                self.used_bytes += len(frame)
+        for _, _, offset, key, length in self._records.scan() if keys else ():
+            if key in keys:
+                keys.remove(key)
+                self._released = [one for one in self._released if one != offset]
+                self._waiting.append(Waiting(key, length, None, offset))
+        return keys
 
     def refuse(self, key):
         """The server refused the frame: move it behind the others; returns how often that has happened."""
@@ -95,6 +133,12 @@ class Ring:
                 one.refusals += 1
                 return one.refusals
         return 0
+
+    def worth_spilling(self):
+        """Whether there is enough in RAM for its guard: in a crowded file a few frames share one."""
+        in_file = [record_bytes(one.length) for one in self._waiting if one.data is None]
+        crowded = sum(in_file) + len(in_file) * GUARD_BYTES > self._records.end // CROWDED_SHARE
+        return self.in_ram() >= (GROUP if crowded else 1)
 
     def spill(self):
         """Move the frames in RAM to the file, oldest first, as many as it has room for; returns how many those were.
@@ -124,6 +168,9 @@ class Ring:
         self._waiting[:0] = [Waiting(key, length, None, offset) for _, kept, offset, key, length in found if kept]
         if found:
             self._cursor = found[-1][2] + record_bytes(found[-1][4])
+        for _, _, _, key, _ in found:
+            if key[1] < FIRST_REPORT:
+                self.persisted = key
 
     def _held_in_ram(self):
         return [one for one in self._waiting if one.data is not None]
@@ -139,22 +186,26 @@ class Ring:
         return len(written)
 
     def _make_room(self, start, end):
-        one = self._near(start, end)
-        while one is not None and self._drops_oldest:
-            self._drop(one)
-            one = self._near(start, end)
-        return one is None
+        near = self._near(start, end)
+        while near and self._drops_oldest:
+            self._drop(near)
+            near = self._near(start, end)
+        return not near
 
     def _near(self, start, end):
-        """The first frame in the file that could share a page with what lies from start to end."""
+        """The frames in the file that could share a page with what lies from start to end."""
+        near = []
         for one in self._waiting:
             if one.data is None and one.offset < end + GUARD_BYTES and one.end() > start - GUARD_BYTES:
-                return one
-        return None
+                near.append(one)
+        return near
 
-    def _drop(self, one):
-        self.dropped += 1
+    def _drop(self, candidates):
+        """Give up the oldest of them; a report only when there is no window."""
+        windows = [one for one in candidates if one.key[1] < FIRST_REPORT]
+        one = (windows or candidates)[0]
         self._remove(one)
+        self._lost(one.key, "dropped")
 
     def _remove(self, one):
         self._waiting.remove(one)
@@ -162,6 +213,11 @@ class Ring:
             self._released.append(one.offset)
         else:
             self.used_bytes -= one.length
+
+    def _forget_sent(self):
+        room = min(self.capacity_bytes // SENT_SHARE, self.capacity_bytes - self.used_bytes)
+        while self._sent and self._sent_bytes > room:
+            self._sent_bytes -= len(self._sent.pop(0)[1])
 
     def _mark_released(self):
         kept = [offset for offset in self._released if self._near(offset, offset + SECTOR_BYTES)]

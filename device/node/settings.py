@@ -21,6 +21,14 @@ TABLE = (
     ("SAMPLES", 1024, (64, 4096), "samples in a window"),
     ("CAPTURE_EVERY_S", 900, (1, 86400), "seconds from the start of one window to the next"),
     ("RING_BYTES", 98304, (16384, 262144), "RAM for windows that wait for the server"),
+    (
+        "DROP",
+        "newest",
+        ("newest", "oldest"),
+        "what gives way when windows wait and nothing has room: the newest are not captured, or the oldest are dropped",
+    ),
+    ("DAILY_KB", 0, (16, 1000000, 0), "most kB sent in 24 hours, 1 for each connection included; 0: no limit"),
+    ("REPORT_EVERY_S", 21600, (600, 604800), "seconds between the board's reports on itself"),
     ("POST_BYTES", 16384, (4096, 98304), "most bytes in one web.post, unless a single window is longer"),
     ("POST_TIMEOUT_S", 60, (10, 300), "how long the Notecard waits for the server's answer"),
     (
@@ -34,7 +42,7 @@ TABLE = (
 )
 
 _FRAME_OVERHEAD = 3072  # header, texts, gaps and CRC at their longest (node.frame.max_length)
-_CHOICES = ("ODR_HZ", "FULL_SCALE_G", "TRANSFER", "SENSOR_ADDRESS")
+_CHOICES = ("ODR_HZ", "FULL_SCALE_G", "DROP", "TRANSFER", "SENSOR_ADDRESS")
 
 
 class Settings:

@@ -23,6 +23,8 @@ from node.bus import NOTECARD_ADDRESS
 CARD_BINARY_SINCE = (5, 3, 1)
 CHUNK_BYTES = 4096  # of the binary store's content in one card.binary.put
 ATTEMPTS = 3
+NOTES = "judder.dbx"  # a database that stays on the Notecard; no update of the board wipes it
+POST_OVERHEAD_BYTES = 1024  # of a web.post, besides its body
 RENEW_AFTER = 60000  # transactions; note-python's sequence number outgrows the card's 16 bits at 65536
 
 if note_python.crc32(b"123456789") == crc32(b"123456789"):
@@ -58,6 +60,7 @@ class Uplink:
         self.card_version = ""
         self.transactions = 0
         self.attempts_failed = 0
+        self.posted_bytes = 0  # what the network was asked to carry, connections included
         self._bus = bus
         self._settings = settings
         self._card = None
@@ -105,6 +108,34 @@ class Uplink:
         self._card = None
         self.watch(0)
 
+    def note(self, name):
+        """What `keep_note` has kept under this name, a dict; None when there is nothing."""
+        try:
+            return self.request({"req": "note.get", "file": NOTES, "note": name}).get("body")
+        except RefusedError:
+            return None
+
+    def keep_note(self, name, body):
+        """Keep a dict on the Notecard, where resets and updates of the board leave it alone. Raises LinkError."""
+        note = {"req": "note.update", "file": NOTES, "note": name, "body": body}
+        try:
+            self.request(note)
+        except RefusedError:  # there is none yet
+            note["req"] = "note.add"
+            self.request(note)
+
+    def health(self):
+        """What the Notecard says of supply, temperature and network; as much of it as it says."""
+        found = {"card": self.card_version}
+        try:
+            found["voltage_v"] = self.request({"req": "card.voltage"}).get("value")
+            found["temperature_degc"] = self.request({"req": "card.temp"}).get("value")
+            net = self.request({"req": "card.wireless"}).get("net", {})
+            found["bars"], found["rssi_dbm"] = net.get("bars"), net.get("rssi")
+        except LinkError:
+            pass
+        return found
+
     def utc_s(self):
         """The Notecard's time in whole seconds since 1970, or None before it has met the network."""
         try:
@@ -113,21 +144,28 @@ class Uplink:
             return None
 
     def post(self, frames):
-        """Send frames in one web.post; returns the keys stored and [boot, sequence, reason] of those refused.
+        """Send frames in one web.post; returns the keys stored, (boot, sequence, reason) of those refused, and
+        (boot, first, last) of those that the server misses.
 
         Raises LinkError when there is no proper acknowledgement; every frame then still has to be kept.
         """
         self.stage(frames)
-        answer = self.request(
-            {
-                "req": "web.post",
-                "route": self._settings.route,
-                "name": "/ingest?d=%s" % self.device.replace(":", "%3A"),
-                "binary": True,
-                "content": "application/octet-stream",
-                "seconds": self._settings.post_timeout_s,
-            }
-        )
+        bytes_before = self.posted_bytes
+        self.posted_bytes += POST_OVERHEAD_BYTES + sum([len(frame) for frame in frames])
+        try:
+            answer = self.request(
+                {
+                    "req": "web.post",
+                    "route": self._settings.route,
+                    "name": "/ingest?d=%s" % self.device.replace(":", "%3A"),
+                    "binary": True,
+                    "content": "application/octet-stream",
+                    "seconds": self._settings.post_timeout_s,
+                }
+            )
+        except RefusedError:  # before anything went out
+            self.posted_bytes = bytes_before
+            raise
         result = answer.get("result", 0)
         if not 200 <= result < 300:
             raise LinkError("server answered %d: %s" % (result, _HINTS.get(result, "kept, will be sent again")))
@@ -240,13 +278,14 @@ class Uplink:
 
 
 def _acknowledged(body):
-    """Keys stored and refusals from the server's answer, which anything on the way may have replaced."""
+    """What the server's answer names; anything on the way may have replaced it."""
     try:
         stored = [(boot, sequence) for boot, sequence in body["stored"]]
         refused = [(boot, sequence, reason) for boot, sequence, reason in body["rejected"]]
-    except (TypeError, KeyError, ValueError):
+        missed = [(boot, int(first), int(last)) for boot, first, last in body.get("resend", ())]
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise LinkError("the answer is no acknowledgement of ours: does the route's URL lead to judder serve?")
-    return stored, refused
+    return stored, refused, missed
 
 
 def _numbers(version):

@@ -131,7 +131,7 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     for bench in benches:
         if len(bench.captured) < options.windows:
             finished.wrong.append(f"{bench.device} captured {len(bench.captured)} of {options.windows} windows in time")
-        if unsettled := len(bench.captured.keys() - bench.acknowledged - bench.given_up):
+        if unsettled := len(bench.captured.keys() - bench.acknowledged - bench.given_up.keys()):
             finished.wrong.append(f"{bench.device} never learned what became of {unsettled} windows")
     _count(finished, given_up)
     _check_samples(finished)

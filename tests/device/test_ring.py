@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from node.report import FIRST_REPORT
 from node.ring import Ring
 
 
@@ -64,3 +65,55 @@ def test_refusals_are_counted_per_frame(times):
     assert [ring.refuse((1, 1)) for _ in range(times)] == list(range(1, times + 1))
     assert ring.refuse((1, 2)) == 1
     assert ring.refuse((9, 9)) == 0
+
+
+# --- resend -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_released_can_be_had_again_while_nobody_needs_its_room():
+    ring = Ring(1000)
+    for sequence in range(5):
+        ring.put((7, sequence), bytes([sequence]) * 100)
+        ring.release((7, sequence))
+    assert ring.recall([(7, sequence) for sequence in range(6)]) == [(7, 0), (7, 1), (7, 2), (7, 5)]  # a quarter is 250
+    assert ring.oldest(1000) == [((7, sequence), bytes([sequence]) * 100) for sequence in (3, 4)]
+    assert ring.used_bytes == 200
+    assert ring.recall([(7, 3)]) == []
+    assert len(ring) == 2
+    ring.release((7, 4))
+    ring.put((7, 6), bytes(850))
+    assert ring.recall([(7, 4)]) == [(7, 4)]
+    ring.release((7, 3))  # 150 bytes are left
+    assert ring.recall([(7, 3)]) == []
+    ring.release((7, 3))
+    ring.put((7, 7), bytes(100))
+    assert ring.recall([(7, 3)]) == [(7, 3)]
+
+
+@given(st.lists(st.one_of(st.integers(1, 400), st.just(0)), max_size=40))
+def test_what_waits_and_what_was_sent_never_take_more_than_the_ring_s_ram(steps):
+    ring = Ring(1000)
+    for sequence, length in enumerate(steps):
+        if length and ring.has_room(length):
+            ring.put((7, sequence), bytes(length))
+        elif len(ring):
+            ring.release(ring.oldest(1)[0][0])
+        assert ring.used_bytes + ring._sent_bytes <= 1000
+        assert ring._sent_bytes == sum(len(frame) for _, frame in ring._sent) <= 250
+
+
+# --- reports in the ring ----------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_not_dropped_while_there_is_a_window():
+    lost = []
+    ring = Ring(300, drops_oldest=True, lost=lambda *what: lost.append(what))
+    ring.put((7, FIRST_REPORT), bytes(100))
+    assert ring.holds_report(7)
+    assert not ring.holds_report(8)
+    for sequence in range(4):
+        ring.put((7, sequence), bytes(100))
+    assert [key for key, _ in ring.oldest(1000)] == [(7, FIRST_REPORT), (7, 2), (7, 3)]
+    assert [key for key, _ in lost] == [(7, 0), (7, 1)]
+    ring.put((7, 4), bytes(300))
+    assert [key for key, _ in ring.oldest(1000)] == [(7, 4)]

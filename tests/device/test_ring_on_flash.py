@@ -89,38 +89,40 @@ def test_a_full_file_keeps_the_oldest_and_the_rest_stays_in_ram():
         ring.put((7, sequence), frame((7, sequence), 2458))
     assert ring.spill() < 6
     assert [key for key, _ in contents(ring)] == [(7, sequence) for sequence in range(12)]
-    assert ring.dropped == 0
     for sequence in range(6):
         ring.release((7, sequence))
     ring.spill()
     assert ring.used_bytes == 0
 
 
-def test_a_full_file_may_drop_the_oldest_and_counts_them():
+def test_a_full_file_may_drop_the_oldest_and_tells_which():
     flash = Flash()
-    ring = boot(flash, FIRST_BLOCK + 3, 8 * PAGE_BYTES, drops_oldest=True)
+    lost = []
+    ring = boot(flash, FIRST_BLOCK + 3, 8 * PAGE_BYTES, drops_oldest=True, lost=lambda *what: lost.append(what))
     for sequence in range(30):
         ring.put((7, sequence), frame((7, sequence), 2458))
         assert ring.spill() == 1
     kept = [key for key, _ in contents(boot(flash, FIRST_BLOCK + 3, 8 * PAGE_BYTES))]
     assert kept == [key for key, _ in contents(ring)] == [(7, sequence) for sequence in range(30 - len(kept), 30)]
-    assert ring.dropped == 30 - len(kept)
+    assert lost == [((7, sequence), "dropped") for sequence in range(30 - len(kept))]
     assert len(kept) >= 2
 
 
 def test_full_ram_may_drop_its_oldest():
-    ring = Ring(1000, drops_oldest=True)
+    lost = []
+    ring = Ring(1000, drops_oldest=True, lost=lambda *what: lost.append(what))
     for sequence in range(5):
         assert ring.has_room(400)
         ring.put((7, sequence), frame((7, sequence), 400))
     assert [key for key, _ in contents(ring)] == [(7, 3), (7, 4)]
-    assert ring.dropped == 3
+    assert lost == [((7, sequence), "dropped") for sequence in range(3)]
     assert not ring.has_room(1001)
 
 
-def test_a_record_that_is_spoilt_later_is_left_out_and_counted():
+def test_a_record_that_is_spoilt_later_is_left_out_and_told():
     flash = Flash()
-    ring = boot(flash, FIRST_BLOCK, RING_BYTES)
+    lost = []
+    ring = boot(flash, FIRST_BLOCK, RING_BYTES, lost=lambda *what: lost.append(what))
     for sequence in range(3):
         ring.put((7, sequence), frame((7, sequence), 2458))
         ring.spill()
@@ -128,7 +130,7 @@ def test_a_record_that_is_spoilt_later_is_left_out_and_counted():
     spoilt[spoilt.index(frame((7, 1), 2458)[600:700])] ^= 1
     flash.power_up()
     assert [key for key, _ in contents(ring)] == [(7, 0), (7, 2)]
-    assert ring.damaged == 1
+    assert lost == [((7, 1), "damaged")]
     assert len(boot(flash, FIRST_BLOCK, RING_BYTES)) == 2
 
 
@@ -195,14 +197,14 @@ class RingOnFlash(RuleBasedStateMachine):
     def make(self, shift, pages, drops_oldest):
         self.flash = Flash(seed=shift)
         self.place = FIRST_BLOCK + shift, pages * PAGE_BYTES
-        self.options = {"drops_oldest": drops_oldest}
+        self.lost = []
+        self.options = {"drops_oldest": drops_oldest, "lost": lambda key, reason: self.lost.append((key, reason))}
         self.ring = boot(self.flash, *self.place, **self.options)
         self.frames = {}
         self.waiting = []  # keys, as the ring should have them
         self.safe = set()  # confirmed by spill
         self.written = []  # in the order in which spill went about it
-        self.released = set()
-        self.dropped = 0
+        self.recalled = set()  # from the file, which still has them as released
 
     @rule(length=st.integers(1, 5000))
     def put(self, length):
@@ -215,11 +217,11 @@ class RingOnFlash(RuleBasedStateMachine):
 
     @rule()
     def spill(self):
-        in_ram = [key for key in self.waiting if key not in self.safe]
-        self.written += in_ram
+        in_ram = self.in_ram()
+        self.written = [key for key in self.written if key not in in_ram] + in_ram
         if self.survives(self.ring.spill):
-            self.safe.update(in_ram[: self.spilled])
-            self.written = self.written[: len(self.written) - len(in_ram) + self.spilled]
+            self.safe.update(in_ram[: self.result])
+            self.written = self.written[: len(self.written) - len(in_ram) + self.result]
             self.forget_dropped()
 
     @precondition(lambda self: self.waiting)
@@ -227,7 +229,6 @@ class RingOnFlash(RuleBasedStateMachine):
     def release(self, data):
         key = data.draw(st.sampled_from(self.waiting))
         self.waiting.remove(key)
-        self.released.add(key)
         self.survives(lambda: self.ring.release(key))
 
     @precondition(lambda self: self.waiting)
@@ -235,9 +236,23 @@ class RingOnFlash(RuleBasedStateMachine):
     def release_all(self):
         for key in list(self.waiting):
             self.waiting.remove(key)
-            self.released.add(key)
             if not self.survives(lambda key=key: self.ring.release(key)):
                 return
+
+    @precondition(lambda self: self.frames)
+    @rule(data=st.data())
+    def recall(self, data):
+        keys = data.draw(st.lists(st.sampled_from(sorted(self.frames)), unique=True))
+        if not self.survives(lambda: self.ring.recall(keys)):
+            return
+        gone, before, in_ram = self.result, len(self.waiting), self.ring.in_ram()
+        assert set(gone) <= set(keys) - set(self.waiting)
+        found = [key for key, _ in contents(self.ring)]
+        assert found[:before] == self.waiting
+        assert set(found[before:]) == set(keys) - set(gone) - set(self.waiting)
+        self.safe.difference_update(found[before:])
+        self.recalled.update(found[before + in_ram - len(self.in_ram()) :])
+        self.waiting = found
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -255,42 +270,45 @@ class RingOnFlash(RuleBasedStateMachine):
     def reset(self):
         self.reboot()
 
+    def in_ram(self):
+        return [key for key in self.waiting if key not in self.safe | self.recalled]
+
     def forget_dropped(self):
-        """What the ring has dropped to make room, it counts."""
+        """What the ring has dropped to make room, it tells."""
         kept = [key for key, _ in contents(self.ring)]
         gone = [key for key in self.waiting if key not in kept]
         assert not gone or self.options["drops_oldest"]
-        self.dropped += len(gone)
-        assert self.ring.dropped == self.dropped
-        self.released.update(gone)
+        assert self.lost == [(key, "dropped") for key in gone]
+        self.lost.clear()
         self.waiting = [key for key in self.waiting if key in kept]
 
     def survives(self, action):
         with suppress(PowerLostError):
-            self.spilled = action()
+            self.result = action()
             return True
         self.reboot()
         return False
 
     def reboot(self):
         self.flash.cut_at = None
-        before = self.ring.dropped - self.dropped
+        dropped = {key for key, _ in self.lost}  # by a spill that was cut, to make room
+        self.lost.clear()
         self.ring = boot(self.flash, *self.place, **self.options)
         found = contents(self.ring)
         keys = [key for key, _ in found]
         assert all(data == self.frames[key] for key, data in found)
         assert keys == [key for key in self.written if key in keys]
         lost = {key for key in self.safe & set(self.waiting) if key not in keys}
-        assert len(lost) <= before  # what a spill that was cut has dropped to make room
-        self.waiting, self.safe, self.dropped = keys, set(keys), 0
+        assert lost <= dropped
+        self.waiting, self.safe, self.recalled = keys, set(keys), set()
 
     @invariant()
     def all_that_waits_is_there_in_order(self):
         if not hasattr(self, "ring"):
             return
         assert [(key, self.frames[key]) for key in self.waiting] == contents(self.ring)
-        assert self.ring.used_bytes == sum(len(self.frames[key]) for key in self.waiting if key not in self.safe)
-        assert self.ring.damaged == 0
+        assert self.ring.used_bytes == sum(len(self.frames[key]) for key in self.in_ram())
+        assert not self.lost
 
 
 TestRingOnFlash = RingOnFlash.TestCase

@@ -36,7 +36,7 @@ CRYSTAL_PPM = 20.0
 PRODUCT = "com.example.judder:bench"
 
 Key = tuple[int, int]
-_WINDOW_LINE = re.compile(r"window ([0-9a-f]{8}):(\d+) (captured: (\d+) samples|stored|given up)")
+_WINDOW_LINE = re.compile(r"window ([0-9a-f]{8}):(\d+) (captured: (\d+) samples|stored|lost: (\w+))")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class Bench:
         )
         self.captured: dict[Key, Truth] = {}
         self.acknowledged: set[Key] = set()
-        self.given_up: set[Key] = set()
+        self.given_up: dict[Key, str] = {}
+        """Why, as the firmware said."""
         self._on_line = on_line
         self._stopped = False
 
@@ -132,7 +133,7 @@ class Bench:
         self._stopped = True
 
     def _done(self, windows: int) -> bool:
-        return len(self.captured) >= windows and len(self.acknowledged) + len(self.given_up) >= len(self.captured)
+        return len(self.captured) >= windows and len(self.acknowledged | self.given_up.keys()) >= len(self.captured)
 
     def _see(self, line: str) -> None:
         match = _WINDOW_LINE.match(line)
@@ -143,7 +144,7 @@ class Bench:
             elif match[3] == "stored":
                 self.acknowledged.add(key)
             else:
-                self.given_up.add(key)
+                self.given_up[key] = match[5]
         self._on_line(self.device, line)
 
     def _truth(self, samples: int) -> Truth:
