@@ -1,4 +1,4 @@
-"""Bytes to windows: every frame version ever shipped, and the article's float32 stream (docs/wire-format.md).
+"""Bytes to windows and reports: every frame version ever shipped, and the article's stream (docs/wire-format.md).
 
 A body is frames one after the other. A frame says its own length and ends in a CRC-32 over all of it, so a reader
 needs three rules: what starts with the magic, has room and a right CRC is a frame; what is not is one FrameError up
@@ -7,22 +7,29 @@ FrameError of its own. Nothing else is ever raised.
 """
 
 import math
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import TypeVar
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from judder import rice
+from judder import report, rice
+from judder.report import Report
 from judder.window import Flags, FrameError, Window, acceleration_m_s2
 
 MAGIC = b"VW\xc1\x7f"
 VERSION = 1
 HEADER = struct.Struct("<4sBBHIIIHHIIHQHhIBBBBBBH")
 HEADER_LENGTH = 58
+REPORT_MAGIC = b"VR\xc1\x7f"
+REPORT_HEADER = struct.Struct("<4sBBHIIIQH")
+REPORT_HEADER_LENGTH = 30
+ANY_MAGIC = re.compile(b"%b|%b" % (re.escape(MAGIC), re.escape(REPORT_MAGIC)))
 CODEC_INT16 = 0
 CODEC_RICE = 1
 UNKNOWN_LOSS = 0xFFFF
@@ -31,6 +38,8 @@ IN_NEXT = 0xFFFE  # the loss is part of the next gap's count
 NO_TEMPERATURE = -32768
 FULL_SCALES_G = (2, 4, 8, 16)
 ARTICLE_LIMIT_M_S2 = 1000.0
+
+_T = TypeVar("_T", Window, Report)
 
 _PREFIX = struct.Struct("<4sBBHI")
 _CRC = struct.Struct("<I")
@@ -52,7 +61,12 @@ def decode(body: bytes) -> list[Window]:
 
 
 def decode_each(body: bytes) -> Iterator[Window | FrameError]:
-    """Windows and refusals in the body's order; a bad frame does not hide its neighbours."""
+    """Windows and refusals in the body's order; a bad frame does not hide its neighbours. Reports are left out."""
+    return (item for item in decode_frames(body) if not isinstance(item, Report))
+
+
+def decode_frames(body: bytes) -> Iterator[Window | Report | FrameError]:
+    """As `decode_each`, with the reports."""
     body = bytes(body)
     if not body:
         yield FrameError("empty body: expected frames, see docs/wire-format.md")
@@ -64,7 +78,7 @@ def decode_each(body: bytes) -> Iterator[Window | FrameError]:
         if reason is None:
             (length,) = struct.unpack_from("<I", body, at + 8)
             try:
-                yield _window(body[at : at + length])
+                yield _content(body[at : at + length])
             except FrameError as error:
                 yield error
             at += length
@@ -75,7 +89,7 @@ def decode_each(body: bytes) -> Iterator[Window | FrameError]:
 
 def _damage(body: bytes, at: int) -> str | None:
     """Why no whole frame starts at `at`; None when one does."""
-    if body[at : at + 4] != MAGIC:
+    if not ANY_MAGIC.match(body, at):
         return "no frame starts here (magic is missing)"
     if len(body) - at < _SHORTEST:
         return "the frame is cut off"
@@ -91,7 +105,8 @@ def _damage(body: bytes, at: int) -> str | None:
 
 def _next_frame(body: bytes, at: int, budget: int) -> tuple[int, int]:
     """Where the next whole frame starts (or the body ends), and what is left of the bytes to spend on looking."""
-    while budget > 0 and (at := body.find(MAGIC, at)) >= 0:
+    while budget > 0 and (found := ANY_MAGIC.search(body, at)):
+        at = found.start()
         if _damage(body, at) is None:
             return at, budget
         if len(body) - at >= _SHORTEST:
@@ -101,22 +116,29 @@ def _next_frame(body: bytes, at: int, budget: int) -> tuple[int, int]:
     return len(body), budget
 
 
-def _window(frame: bytes) -> Window:
+def _content(frame: bytes) -> Window | Report:
     """What a whole frame says."""
     if frame[4] != VERSION:
         raise FrameError(f"frame version {frame[4]} is newer than this decoder: update judder", 422)
-    if len(frame) < HEADER_LENGTH + 4:
-        raise FrameError(f"a version 1 frame has at least {HEADER_LENGTH + 4} bytes, this one {len(frame)}")
-    header = HEADER.unpack_from(frame)
+    if frame.startswith(MAGIC):
+        return _named("window", HEADER, frame, _window)
+    return _named("report", REPORT_HEADER, frame, _report)
+
+
+def _named(kind: str, layout: struct.Struct, frame: bytes, read: Callable[[bytes, tuple[int, ...]], _T]) -> _T:
+    """Have `frame` read; a refusal says which it is."""
+    if len(frame) < layout.size + 4:
+        raise FrameError(f"a version 1 {kind} has at least {layout.size + 4} bytes, this one {len(frame)}")
+    header = layout.unpack_from(frame)
     boot, sequence = header[5:7]
     try:
-        return _read(frame, header)
+        return read(frame, header)
     except FrameError as error:
-        reason = f"window {boot:08x}:{sequence}: {error.reason}"
+        reason = f"{kind} {boot:08x}:{sequence}: {error.reason}"
         raise FrameError(reason, error.status, boot, sequence) from None
 
 
-def _read(frame: bytes, header: tuple[int, ...]) -> Window:
+def _window(frame: bytes, header: tuple[int, ...]) -> Window:
     (_, _, header_length, flags, length, boot, sequence, samples, lost, interval_ns, sigma_ns, odr_hz) = header[:12]
     started_us, uncertainty_ms, temperature, sensitivity_ug, full_scale_g, mode, codec = header[12:19]
     trigger, gap_count, _, text_length = header[19:]
@@ -156,6 +178,31 @@ def _read(frame: bytes, header: tuple[int, ...]) -> Window:
         flags=Flags(flags),
         trigger=trigger,
         frame=frame,
+    )
+
+
+def _report(frame: bytes, header: tuple[int, ...]) -> Report:
+    _, _, header_length, _, length, boot, sequence, written_us, text_length = header
+    text_end = header_length + text_length
+    if header_length < REPORT_HEADER_LENGTH or text_end > length - 4:
+        raise FrameError("header and text do not fit the frame")
+    if sequence < report.FIRST_SEQUENCE or written_us > _LAST_US:
+        raise FrameError("a header field has an impossible value")
+    device, firmware, model, settings, label, session = _texts(frame[header_length:text_end])
+    members, typed = report.parse(frame[text_end : length - 4])
+    return Report(
+        device=device,
+        boot=boot,
+        sequence=sequence,
+        firmware=firmware,
+        model=model,
+        settings=settings,
+        label=label,
+        session=session,
+        written_at=_EPOCH + timedelta(microseconds=written_us) if written_us else None,
+        members=members,
+        frame=frame,
+        **typed,
     )
 
 
@@ -209,7 +256,7 @@ def decode_article(body: bytes, interval_s: float | None = None) -> Window:
     """
     if not body:
         raise FrameError("empty body: expected float32 samples")
-    if MAGIC in body[:4]:
+    if ANY_MAGIC.match(body):
         raise FrameError("this is a frame, not the article's stream")
     if len(body) % 12:
         raise FrameError(f"{len(body)} bytes are no whole number of samples of 12 bytes (float32 x, y, z)")

@@ -1,4 +1,4 @@
-"""The durable store of windows: one SQLite file, one writer thread, group commit.
+"""The durable store of windows and reports: one SQLite file, one writer thread, group commit.
 
 Five verbs: `put` takes windows in; `claim` hands out those that are due, `done`, `retry` and `dead` say what became of
 them; `hold` sets one aside that cannot be delivered as it is. Each is answered only after COMMIT has returned with
@@ -10,7 +10,8 @@ name and bytes.
 
 The key of a window is (device, boot, sequence). The same key with the same CRC is a repeat, and harmless. The same
 key with another CRC is a conflict: two different windows claim to be one. It is kept apart, never overwritten or
-called a repeat.
+called a repeat. Reports have keys of the same kind, and a table of their own: only windows are handed out.
+What is not here is known, too (account.py): the account is brought up to date in the transaction that stores.
 """
 
 import fcntl
@@ -19,59 +20,26 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from judder import schema
+from judder.account import Account, Bookkeeper, Range, accounts, totals
+from judder.frame import decode_frames
 from judder.group_commit import GroupCommit, QueueError
-from judder.records import Entry, LabelRule, Outcome, Refused, State, Stored
+from judder.records import ARTICLE_DEVICE, Entry, LabelRule, Outcome, Refused, State, Stored
+from judder.report import Report
 from judder.window import Window
 
 log = logging.getLogger(__name__)
 
 FILE = "windows.sqlite"
-SCHEMA_VERSION = 1
 _PAGES_GIVEN_BACK = 4096  # of 32 kB, at most in one purge
 _ROW_BYTES = 256  # what a row is reckoned at besides its body
-_SCHEMA = """
-CREATE TABLE windows (
-    id INTEGER PRIMARY KEY,
-    device TEXT NOT NULL,
-    boot INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    crc INTEGER NOT NULL,
-    received_us INTEGER NOT NULL,
-    article_interval_s REAL,
-    state TEXT NOT NULL DEFAULT 'waiting',
-    reason TEXT NOT NULL DEFAULT '',
-    due_us INTEGER NOT NULL DEFAULT 0,
-    settled_us INTEGER,
-    body BLOB,
-    UNIQUE (device, boot, sequence)
-);
-CREATE INDEX windows_due ON windows (state, due_us, id);
-CREATE TABLE quarantine (
-    id INTEGER PRIMARY KEY,
-    received_us INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    digest BLOB NOT NULL UNIQUE,
-    body BLOB NOT NULL
-);
-CREATE TABLE labels (
-    id INTEGER PRIMARY KEY,
-    label TEXT NOT NULL,
-    device TEXT NOT NULL,
-    session TEXT NOT NULL,
-    from_us INTEGER,
-    until_us INTEGER
-);
-CREATE TABLE switches (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
-
-
 _SELECT = "SELECT id, device, boot, sequence, received_us, article_interval_s, state, reason, body FROM windows"
 
 
@@ -100,12 +68,13 @@ class Queue:
             raise QueueError(f"no store in {data}: give the folder of a judder serve with --data")
         self._lock = None if beside else _locked(data)
         try:
-            self._database = self._open()
+            self._database = self._open(data)
             self._quarantined_bytes = self._count_quarantine()
         except (sqlite3.Error, QueueError) as error:
             if self._lock is not None:
                 os.close(self._lock)
             raise QueueError(f"{self.path}: {error}") from None
+        self._account = Bookkeeper(self._database)
         self._writer = GroupCommit(self._database)
 
     @property
@@ -125,16 +94,21 @@ class Queue:
     def put(self, entries: Iterable[Entry], refused: Iterable[Refused] = ()) -> "Future[list[Outcome]]":
         """Keep all of it; one outcome an entry."""
         entries, refused = tuple(entries), tuple(refused)
+        future = self._writer.submit(lambda: self._put(entries, refused))
+        future.add_done_callback(lambda ended: None if ended.exception() else self._tell(ended.result()))
+        return future
 
-        def put() -> list[Outcome]:
-            outcomes = [self._keep(entry) for entry in entries]
-            for one in refused:
-                self._quarantine(one)
-            self._trim_quarantine()
-            return outcomes
+    def put_and_ask(
+        self, entries: Iterable[Entry], refused: Iterable[Refused] = ()
+    ) -> "Future[tuple[list[Outcome], list[Range]]]":
+        """As `put`; and what their sender should be asked for again (nothing if they are of several devices)."""
+        entries, refused = tuple(entries), tuple(refused)
+
+        def put() -> tuple[list[Outcome], list[Range]]:
+            return self._put(entries, refused), self._ask(entries)
 
         future = self._writer.submit(put)
-        future.add_done_callback(self._tell)
+        future.add_done_callback(lambda ended: None if ended.exception() else self._tell(ended.result()[0]))
         return future
 
     def claim(self, limit: int) -> "Future[list[Stored]]":
@@ -284,6 +258,34 @@ class Queue:
         with closing(self._reader()) as database:
             return list(database.execute("SELECT reason, body FROM quarantine ORDER BY id"))
 
+    def reports(self, device: str = "*") -> Iterator[Report]:
+        """Every report of devices that match, in order of arrival."""
+        query = "SELECT body FROM reports WHERE device GLOB ? AND body IS NOT NULL ORDER BY id"
+        with closing(self._reader()) as database:
+            for (body,) in database.execute(query, (device,)):
+                yield _report(body)
+
+    def newest_reports(self) -> Iterator[Report]:
+        """One a device: the last of the boot that last sent one."""
+        with closing(self._reader()) as database:
+            for body, _ in database.execute(  # with max(), SQLite takes the other columns from that row
+                "SELECT body, max(sequence) FROM (SELECT device, boot, max(id) FROM reports GROUP BY device)"
+                " JOIN reports USING (device, boot) GROUP BY device ORDER BY device"
+            ):
+                yield _report(body)
+
+    def accounts(self, device: str = "*") -> list[Account]:
+        """What is here and what is not, of every boot of devices that match."""
+        with closing(self._reader()) as database:
+            database.execute("BEGIN")  # one moment for all
+            return list(accounts(database, device))
+
+    def absent(self) -> dict[str, int]:
+        """Windows that are not here: lost, by reason; `missing`; `on the way`."""
+        with closing(self._reader()) as database:
+            database.execute("BEGIN")
+            return totals(database)
+
     def close(self) -> None:
         """Write what waits, then let go of the file."""
         self._writer.close()
@@ -295,10 +297,14 @@ class Queue:
     def _reader(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=30)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, data: Path) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
         try:
-            _prepare(database)
+            schema.settle(database)
+            if self._lock is not None:
+                schema.upgrade(database)
+            elif schema.version(database) < schema.VERSION:
+                _upgrade_beside(database, data)
         except BaseException:
             database.close()
             raise
@@ -307,31 +313,68 @@ class Queue:
         os.close(folder)
         return database
 
-    def _tell(self, ended: "Future[list[Outcome]]") -> None:
-        if not ended.exception() and Outcome.STORED in ended.result():
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        if Outcome.STORED in outcomes:
             self.on_put()
 
     # --- inside a transaction -----------------------------------------------------------------------------------------
 
+    def _put(self, entries: Sequence[Entry], refused: Iterable[Refused]) -> list[Outcome]:
+        outcomes = [self._keep(entry) for entry in entries]
+        for one in refused:
+            self._quarantine(one)
+        self._trim_quarantine()
+        return outcomes
+
+    def _ask(self, entries: Sequence[Entry]) -> list[Range]:
+        devices = {entry.device for entry in entries}
+        if len(devices) != 1:
+            return []
+        sent: dict[int, int] = {}
+        for entry in entries:
+            if entry.report is None:
+                sent[entry.boot] = max(entry.sequence, sent.get(entry.boot, 0))
+        return self._account.ask(devices.pop(), sent, self._now_us())
+
     def _keep(self, entry: Entry) -> Outcome:
         key = entry.device, entry.boot, entry.sequence
         now_us = self._now_us()
-        inserted = self._database.execute(
-            "INSERT INTO windows (device, boot, sequence, crc, received_us, due_us, article_interval_s, body)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (*key, entry.crc, now_us, now_us, entry.article_interval_s, entry.body),
-        )
-        if inserted.rowcount:
+        if self._insert(entry, now_us):
+            if entry.report is not None:
+                self._account.reported(entry.report, now_us)
+            elif entry.device != ARTICLE_DEVICE:  # which counts nothing
+                self._account.stored(*key, now_us)
             return Outcome.STORED
+        kind = "windows" if entry.report is None else "reports"
         held = self._database.execute(
-            "SELECT crc FROM windows WHERE device = ? AND boot = ? AND sequence = ?", key
+            f"SELECT crc FROM {kind} WHERE device = ? AND boot = ? AND sequence = ?",  # noqa: S608  # ours
+            key,
         ).fetchone()
         if held == (entry.crc,):
             return Outcome.REPEATED
-        reason = f"conflict: another window is stored as {entry.device} {entry.boot:08x}:{entry.sequence}"
+        reason = f"conflict: another {kind[:-1]} is stored as {entry.device} {entry.boot:08x}:{entry.sequence}"
         log.error("%s; the new one is in quarantine", reason)
         self._quarantine(Refused(reason, entry.body))
         return Outcome.CONFLICT
+
+    def _insert(self, entry: Entry, now_us: int) -> bool:
+        """Whether the key was free."""
+        key = entry.device, entry.boot, entry.sequence
+        if entry.report is not None:
+            return bool(
+                self._database.execute(
+                    "INSERT INTO reports (device, boot, sequence, crc, received_us, body) VALUES (?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT DO NOTHING",
+                    (*key, entry.crc, now_us, entry.body),
+                ).rowcount
+            )
+        return bool(
+            self._database.execute(
+                "INSERT INTO windows (device, boot, sequence, crc, received_us, due_us, article_interval_s, body)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (*key, entry.crc, now_us, now_us, entry.article_interval_s, entry.body),
+            ).rowcount
+        )
 
     def _settle(self, number: int, state: State, reason: str) -> "Future[None]":
         def settle() -> None:
@@ -387,18 +430,23 @@ def _locked(data: Path) -> int:
     return lock
 
 
-def _prepare(database: sqlite3.Connection) -> None:
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, SCHEMA_VERSION):
-        raise QueueError(f"written by another version of judder (schema {version}, not {SCHEMA_VERSION})")
-    if version == 0:
-        database.execute("PRAGMA page_size = 32768")
-        database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute("PRAGMA wal_autocheckpoint = 500")
-    if version == 0:
-        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+def _upgrade_beside(database: sqlite3.Connection, data: Path) -> None:
+    """Only while no server of an earlier version is at work: it would keep no account."""
+    try:
+        lock = _locked(data)
+    except QueueError:
+        raise QueueError("its server is of an earlier version of judder: restart that first") from None
+    try:
+        schema.upgrade(database)
+    finally:
+        os.close(lock)
+
+
+def _report(body: bytes) -> Report:
+    (report,) = decode_frames(body)
+    if not isinstance(report, Report):
+        raise TypeError(f"the store holds {report!r} as a report")
+    return report
 
 
 def _stored(row: tuple[Any, ...]) -> Stored:

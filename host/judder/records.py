@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from judder.frame import decode, decode_article
+from judder.report import Report
 from judder.window import Window
 
 ARTICLE_DEVICE = "article"
@@ -29,7 +30,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """A window to keep, as bytes. `crc` tells a repeat from a conflict."""
+    """A window to keep, as bytes, or a report. `crc` tells a repeat from a conflict."""
 
     device: str
     boot: int
@@ -37,6 +38,7 @@ class Entry:
     crc: int
     body: bytes
     article_interval_s: float | None = None
+    report: Report | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ class LabelRule:
     until_us: int | None = None
 
 
-def entry(window: Window) -> Entry:
+def entry(found: Window | Report) -> Entry:
     """The entry of a decoded frame."""
-    return Entry(window.device, window.boot, window.sequence, window.crc, window.frame)
+    report = found if isinstance(found, Report) else None
+    return Entry(found.device, found.boot, found.sequence, found.crc, found.frame, report=report)
 
 
 def article_entry(window: Window) -> Entry:

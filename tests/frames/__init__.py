@@ -2,18 +2,23 @@
 
 `golden.json` holds, of each case, what the window says, its samples, and the frame. A version that has shipped never
 changes here; a new one adds cases (`python -m tests.frames` prints those of `CASES` that the file lacks).
+`golden_reports.json` (`python -m tests.frames reports`) does so for reports. It holds the decoder only: the order of an
+object's members is not fixed, so an encoder is held by what its frames decode to.
 """
 
 import json
 import math
 import random
+import struct
 from array import array
 from pathlib import Path
+from zlib import crc32
 
 from node import frame
 from node.window import Window
 
 FILE = Path(__file__).with_name("golden.json")
+REPORTS_FILE = Path(__file__).with_name("golden_reports.json")
 
 TEXTS = ("device", "firmware", "model", "settings", "label", "session")
 FIELDS = (
@@ -35,6 +40,10 @@ FIELDS = (
 
 def golden():
     return json.loads(FILE.read_text())
+
+
+def golden_reports():
+    return json.loads(REPORTS_FILE.read_text())
 
 
 def window(counts, gaps=(), **fields):
@@ -126,3 +135,68 @@ CASES = {
 def frame_of(case):
     fields = {name: value for name, value in case.items() if name in (*FIELDS, "counts", "gaps")}
     return encode(window(**fields), [case.get("texts", {}).get(name, "") for name in TEXTS])
+
+
+REPORT_CASES = {
+    "says nothing": {"members": {}},
+    "at the start": {
+        "texts": {**_NAMED, "model": "m-7", "session": "Prüfstand 3"},
+        "boot": 0xDEADBEEF,
+        "members": {
+            "uptime_s": 3,
+            "captured": 0,
+            "waiting": 12,
+            "previous_boot": 7,
+            "previous_captured": 412,
+            "persisted": [7, 411],
+            "reset": "POWER_ON",
+            "card": "notecard-8.1.3.17074",
+            "heap_free": 411000,
+        },
+    },
+    "everything said": {
+        "texts": _NAMED,
+        "boot": 0xFFFFFFFF,
+        "sequence": 0xFFFFFFFF,
+        "written_at_us": 1790000000123456,
+        "members": {
+            "uptime_s": 86412.5,
+            "captured": 96,
+            "waiting": 2,
+            "lost": [[0xFFFFFFFF, 3, 3, "refused"], [7, 40, 57, "dropped"], [7, 60, 60, "damaged"], [6, 0, 9, "gone"]],
+            "lost_more": 1,
+            "skipped": 4,
+            "previous_boot": 0,
+            "persisted": [7, 57],
+            "reset": "UNKNOWN",
+            "bus_errors": 1,
+            "retries": 2,
+            "overruns": 3,
+            "samples_lost": 40,
+            "link_failures": 5,
+            "transactions": 1234,
+            "posted_bytes": 250000,
+            "voltage_v": 5.04,
+            "temperature_degc": -12.5,
+            "bars": 3,
+            "rssi_dbm": -71,
+            "card": "notecard-8.1.3.17074",
+            "heap_free": 390000,
+        },
+    },
+    "members of later versions": {"sequence": 0x80000005, "members": {"captured": 6, "Größe": [{"a": None}]}},
+}
+
+
+def encode_report(members, texts=("", "", "", "", "", ""), boot=0, sequence=0x80000000, written_at_us=0, content=None):
+    """A report by the byte table, sharing nothing with the firmware; `content` stands for the JSON of `members`."""
+    identity = b"".join(bytes([len(text.encode())]) + text.encode() for text in texts)
+    content = json.dumps(members, ensure_ascii=False).encode() if content is None else content
+    length = 30 + len(identity) + len(content) + 4
+    header = struct.pack("<4sBBHIIIQH", b"VR\xc1\x7f", 1, 30, 0, length, boot, sequence, written_at_us, len(identity))
+    return (header + identity + content) + struct.pack("<I", crc32(header + identity + content))
+
+
+def report_of(case):
+    fields = {name: case[name] for name in ("boot", "sequence", "written_at_us") if name in case}
+    return encode_report(case["members"], [case.get("texts", {}).get(name, "") for name in TEXTS], **fields)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.frames import TEXTS, encode, golden, motor, window
 
 from judder import Flags, FrameError, Window, decode, decode_article, decode_each
-from judder.frame import HEADER, HEADER_LENGTH, MAGIC
+from judder.frame import HEADER, HEADER_LENGTH, MAGIC, REPORT_HEADER, REPORT_HEADER_LENGTH
 
 GOLDEN = golden()
 NEIGHBOUR = encode(window(motor(8), boot=9, sequence=1))
@@ -127,17 +127,23 @@ def test_the_documented_example_is_the_smallest_golden_frame():
     assert example.hex() == GOLDEN["smallest"]["frame"]
 
 
-def test_the_documented_header_is_the_one_in_use():
+@pytest.mark.parametrize(
+    ("section", "layout", "length", "fields"),
+    [("Header", HEADER, HEADER_LENGTH, HEADER_FIELDS), ("Report", REPORT_HEADER, REPORT_HEADER_LENGTH, None)],
+)
+def test_the_documented_header_is_the_one_in_use(section, layout, length, fields):
     text = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
+    text = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\d+) \| (4 bytes|[ui]\d+) \| (\w+) \|", text, re.MULTILINE)
     codes = {"4 bytes": "4s", "u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i16": "h"}
-    assert "<" + "".join(codes[kind] for _, kind, _ in rows) == HEADER.format
+    assert "<" + "".join(codes[kind] for _, kind, _ in rows) == layout.format
     at = 0
     for offset, kind, _ in rows:
         assert int(offset) == at
         at += struct.calcsize(codes[kind])
-    assert at == HEADER_LENGTH
-    assert [name.replace("started_at_uncertainty_ms", "uncertainty_ms") for _, _, name in rows] == HEADER_FIELDS
+    assert at == length
+    names = [name.replace("started_at_uncertainty_ms", "uncertainty_ms") for _, _, name in rows]
+    assert fields is None or names == fields
 
 
 def test_every_field_comes_out_in_its_unit():

@@ -1,0 +1,195 @@
+"""A report as the host sees it: what a board says about itself (docs/wire-format.md).
+
+The content of a report is JSON that anybody who has the token can send. `parse` takes what the page allows and refuses
+the rest with a reason; members that it does not know are kept as they are and mean nothing.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn
+
+from judder.window import FrameError
+
+FIRST_SEQUENCE = 1 << 31
+"""Reports count from here, windows from 0: the numbers of windows have no holes."""
+LOSSES_LIMIT = 256  # ranges in one report
+_COUNT_LIMIT = 1 << 63
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Windows `first` to `last` of `boot` will never arrive. For `reason` see docs/wire-format.md."""
+
+    boot: int
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What a board said of itself at one moment; counts are since its boot. None means that it does not say."""
+
+    device: str
+    """DeviceUID of its Notecard."""
+    boot: int
+    sequence: int
+    """2^31 and how many reports of this boot came before."""
+    firmware: str
+    model: str
+    settings: str
+    """Hash of the settings that the firmware runs with."""
+    label: str
+    session: str
+    written_at: datetime | None
+    """UTC."""
+    members: Mapping[str, Any]
+    """The whole JSON object, unknown members included."""
+    frame: bytes
+    """The bytes that it was decoded from."""
+    uptime_s: float | None = None
+    captured: int | None = None
+    """Windows of this boot: their sequences are 0 to captured - 1."""
+    waiting: int | None = None
+    """Frames that the board still holds, of this and earlier boots."""
+    lost: tuple[Loss, ...] = ()
+    lost_more: int | None = None
+    """Losses for which there was no room in `lost`."""
+    skipped: int | None = None
+    """Captures that were left out."""
+    previous_boot: int | None = None
+    previous_captured: int | None = None
+    """Windows of the boot before, if it was stopped in an orderly way."""
+    persisted: tuple[int, int] | None = None
+    """Boot and sequence of the newest window that was found in flash at this boot."""
+    reset: str | None = None
+    """Why the board started."""
+    bus_errors: int | None = None
+    retries: int | None = None
+    overruns: int | None = None
+    samples_lost: int | None = None
+    link_failures: int | None = None
+    transactions: int | None = None
+    posted_bytes: int | None = None
+    voltage_v: float | None = None
+    temperature_degc: float | None = None
+    """Of the Notecard, as are voltage_v, bars, rssi_dbm and card (its firmware)."""
+    bars: int | None = None
+    rssi_dbm: float | None = None
+    card: str | None = None
+    heap_free: int | None = None
+    """Bytes."""
+
+    def __repr__(self) -> str:
+        return f"<Report {self.boot:08x}:{self.sequence} of {self.device or '?'}>"
+
+    @property
+    def crc(self) -> int:
+        """CRC-32 that ends the frame: tells a repeat from a conflict."""
+        return int.from_bytes(self.frame[-4:], "little")
+
+
+def parse(text: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All members of a report's JSON, and those of `Report` in their types. Raises FrameError."""
+    try:
+        members = json.loads(text.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
+        raise FrameError("its content is not JSON in UTF-8") from None
+    if not isinstance(members, dict):
+        raise FrameError("its content is no JSON object")
+    typed = {}
+    for name, read in _MEMBERS.items():
+        if members.get(name) is not None:
+            try:
+                typed[name] = read(members[name])
+            except ValueError as error:
+                raise FrameError(f"{name} {error}") from None
+    return members, typed
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(first: int, last: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if type(value) is not int or not first <= value <= last:  # not isinstance: True is no number here
+            raise ValueError(f"is no whole number from {first} to {last}")
+        return value
+
+    return read
+
+
+def _number(value: Any) -> float:
+    """Any finite one; whole numbers stay whole."""
+    if type(value) not in (int, float) or not -_COUNT_LIMIT < value < _COUNT_LIMIT:
+        raise ValueError("is no number, or beyond all bounds")
+    number: float = value
+    return number
+
+
+def _duration(value: Any) -> float:
+    if (number := _number(value)) < 0:
+        raise ValueError("is negative")
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("is no text")
+    return value
+
+
+def _persisted(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("is no [boot, sequence]")
+    return _boot(value[0]), _sequence(value[1])
+
+
+def _losses(value: Any) -> tuple[Loss, ...]:
+    if not isinstance(value, list) or len(value) > LOSSES_LIMIT:
+        raise ValueError(f"is no list of at most {LOSSES_LIMIT} ranges")
+    return tuple(map(_loss, value))
+
+
+def _loss(value: Any) -> Loss:
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError("holds something that is no [boot, first, last, reason]")
+    loss = Loss(_boot(value[0]), _sequence(value[1]), _sequence(value[2]), _text(value[3]))
+    if loss.first > loss.last:
+        raise ValueError(f"holds a range that ends before it starts: {loss.first} to {loss.last}")
+    return loss
+
+
+_boot = _integer(0, (1 << 32) - 1)
+_sequence = _integer(0, FIRST_SEQUENCE - 1)
+_captured = _integer(0, FIRST_SEQUENCE)
+_count = _integer(0, _COUNT_LIMIT - 1)
+
+_MEMBERS: dict[str, Callable[[Any], Any]] = {
+    "uptime_s": _duration,
+    "captured": _captured,
+    "waiting": _count,
+    "lost": _losses,
+    "lost_more": _count,
+    "skipped": _count,
+    "previous_boot": _boot,
+    "previous_captured": _captured,
+    "persisted": _persisted,
+    "reset": _text,
+    "bus_errors": _count,
+    "retries": _count,
+    "overruns": _count,
+    "samples_lost": _count,
+    "link_failures": _count,
+    "transactions": _count,
+    "posted_bytes": _count,
+    "voltage_v": _number,
+    "temperature_degc": _number,
+    "bars": _integer(-1, 127),
+    "rssi_dbm": _number,
+    "card": _text,
+    "heap_free": _count,
+}
