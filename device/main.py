@@ -6,8 +6,9 @@ that knows pins.
 
 import gc
 import os
+import sys
 
-from node import clock, frame, settings
+from node import clock, frame, rice, settings
 
 gc.collect()  # what compiling leaves behind, here and below: or the modules lie scattered over the heap
 from node.accelerometer import SLOW_ODR_HZ, UNRELIABLE, Accelerometer, capture
@@ -28,6 +29,8 @@ RING_FILE = "ring.bin"
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 BOOT_NOTE = "boot"  # on the Notecard: which boot this is, and how many windows it had captured when it was stopped
+TEXT_BYTES = 128  # of a frame's text block, besides label and session
+HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free; a 64-bit MicroPython needs twice as much
 RESENT_AT_ONCE = 64  # windows
 TIME_EVERY_S = 3600
 WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
@@ -80,17 +83,18 @@ class Node:
 
     def __init__(self, values, open_bus=open_i2c):
         self.settings = values
+        self.window = Window(values.samples)
+        self.frame = bytearray(frame.max_length(values.samples, TEXT_BYTES + len(values.label) + len(values.session)))
+        rice.reserve(values.samples)
         self.bus = Bus(open_bus)
         self.uplink = Uplink(self.bus, values)
         self.calendar = clock.Calendar()
-        self.window = Window(values.samples)
         self.window.boot = int.from_bytes(os.urandom(4), "little")
         self.reports = Reports(self.window.boot, values.report_every_s)
         self.ring = open_ring(values, self.reports.lose)
         self.budget = Budget(values.daily_kb * 1000)
         self.accelerometer = None
         self.identity = None
-        self.frame = bytearray(0)
         self.odr_hz = values.odr_hz
         self.capture_pause = Pause()
         self.link_pause = Pause()
@@ -211,11 +215,25 @@ class Node:
         identity = frame.text_block(
             self.uplink.device, FIRMWARE, "", self.settings.hash, self.settings.label, self.settings.session
         )
-        self.frame = bytearray(frame.max_length(self.settings.samples, len(identity)))
+        length = frame.max_length(self.settings.samples, len(identity))
+        if length > len(self.frame):
+            self.frame = bytearray(length)
+        self._fit_ring()
         self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
         for complaint in self.uplink.complaints:
             print(complaint)
+
+    def _fit_ring(self):
+        """Now that all else is there: the ring's RAM is what the heap has, at most RING_BYTES."""
+        gc.collect()
+        if not hasattr(gc, "mem_free"):  # a PC
+            return
+        free = gc.mem_free() - (HEAP_FOR_THE_REST << (sys.maxsize > 0x7FFFFFFF))  # pyright: ignore
+        fits = max(self.settings.least_ring_bytes, free + self.ring.used_bytes)
+        if fits < self.ring.capacity_bytes:
+            print("memory has no room for RING_BYTES = %d; using %d" % (self.ring.capacity_bytes, fits))
+            self.ring.capacity_bytes = fits
 
     def _meet_previous_boot(self):
         """Learn from the Notecard which boot was before this one, and leave our own there for the next."""

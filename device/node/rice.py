@@ -9,12 +9,17 @@ _sums = array("i", bytes(4 * 4))
 _values = array("i")  # room for the differences of one axis; grows to the longest window, then stays
 
 
-def encode(counts, axis, out, offset, limit):
-    """Write axis 0, 1 or 2 of `counts` at `offset`; returns the new offset, or -1 if it would pass `limit`."""
+def reserve(samples):
+    """Make room for windows of so many samples."""
     global _values
-    samples = len(counts) // 3
     if len(_values) < samples:
         _values = array("i", bytes(4 * samples))
+
+
+def encode(counts, axis, out, offset, limit):
+    """Write axis 0, 1 or 2 of `counts` at `offset`; returns the new offset, or -1 if it would pass `limit`."""
+    samples = len(counts) // 3
+    reserve(samples)
     seed = loops.axis_sum(counts, axis, samples) // samples
     loops.difference_sums(counts, axis, samples, seed, _sums)
     order = _least(_sums)

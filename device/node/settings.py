@@ -48,6 +48,8 @@ _CHOICES = ("ODR_HZ", "FULL_SCALE_G", "DROP", "TRANSFER", "SENSOR_ADDRESS")
 class Settings:
     """The effective value of each setting as an attribute in lower case, and what was wrong in `complaints`.
 
+    `least_ring_bytes`: what one window may take.
+
     A wrong value is left out and its default used, with one line that names key, value and what is allowed.
     """
 
@@ -73,6 +75,7 @@ class Settings:
                 % (FILE, values["RING_BYTES"], values["SAMPLES"], needed)
             )
             values["RING_BYTES"] = needed
+        self.least_ring_bytes = needed
 
     def _leave_time(self, values):
         """A board that is measuring is silent, and no reason for a reset."""

@@ -177,7 +177,7 @@ class Uplink:
         while True:
             try:
                 if self._settings.transfer == "stock":
-                    self._fill_store_stock(frames[0] if len(frames) == 1 else b"".join(frames))
+                    self._fill_store_stock(b"".join([bytes(frame) for frame in frames]))
                 else:
                     self._fill_store(frames)
                 return

@@ -113,7 +113,7 @@ class Window:
             self.first_sample_us = self._origin_us + (self._offset_ns(fits[0]) + self.interval_ns // 2) // 1000
 
     def _fit(self):
-        quickest_us = min(self._took_us[: self._looks]) if self._looks else 0
+        quickest_us = min(memoryview(self._took_us)[: self._looks]) if self._looks else 0  # a slice would be a copy
         fits = []
         for first, last in zip(self._segments, self._segments[1:] + [self._looks]):
             fits.append(self._sums(first, last, 2 * quickest_us))
