@@ -1,9 +1,10 @@
 """The accept path: HTTP POST -> decode -> durable queue -> an answer that names what is on disk.
 
 POST /ingest takes frames; POST / takes frames or the article's float32 stream. The answer is JSON,
-`{"stored": [[boot, sequence]...], "rejected": [[boot, sequence, reason]...]}`: a window that is named may be released,
-any other has to be sent again. A body of which nothing can be named gets a 4xx with a one-line reason, and is kept in
-quarantine. Content types are ignored: senders and proxies disagree about them.
+`{"stored": [[boot, sequence]...], "rejected": [[boot, sequence, reason]...]}`: a frame that is named may be released,
+any other has to be sent again. `"resend": [[boot, first, last]...]` may stand beside them: windows that are missing
+here. A body of which nothing can be named gets a 4xx with a one-line reason, and is kept in quarantine. Content types
+are ignored: senders and proxies disagree about them.
 """
 
 import asyncio
@@ -18,8 +19,9 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import web
 
+from judder.account import Range
 from judder.config import Config
-from judder.frame import MAGIC, decode_article, decode_each
+from judder.frame import ANY_MAGIC, decode_article, decode_frames
 from judder.group_commit import QueueError
 from judder.metrics import Metrics
 from judder.queue import Queue
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 TOKEN_HEADER = "X-Ingest-Token"  # noqa: S105  # its name, not its value
 ANSWER_LIMIT = 8192  # bytes of a body that come back through web.post
 _REASON_LIMIT = 120
+_FRAMES_BESIDE_RESEND = 40  # in a body; each takes at most 160 bytes of the answer, a request to resend 40
 _RETRY_AFTER_S = "30"
 _DRAIN_S = 10.0
 _LINGER_S = 1.0  # how long a refused body is read on, so that its sender gets to see the answer
@@ -82,7 +85,7 @@ class Ingest:
     async def readyz(self, request: web.Request) -> web.Response:
         """The store takes windows: there is room, and a commit goes through. Edge Impulse may be down meanwhile."""
         self._check_disk()
-        await self._stored([], [])
+        await self._stored(Content([], [], [], []))
         return _answer(200, {"status": "ok"})
 
     async def metrics(self, request: web.Request) -> web.Response:
@@ -99,14 +102,15 @@ class Ingest:
             self._metrics.received_bytes.inc(len(body))
             content = read(body)
             with self._metrics.commit_seconds.time():
-                outcomes = await self._stored(content.entries, content.unreadable)
+                outcomes, missing = await self._stored(content)
         finally:
             self._held_bytes -= room
-        for outcome in outcomes:
-            self._metrics.windows.labels(outcome.value).inc()
+        for one, outcome in zip(content.entries, outcomes, strict=True):
+            counter = self._metrics.windows if one.report is None else self._metrics.reports
+            counter.labels(outcome.value).inc()
         self._metrics.windows.labels("rejected").inc(len(content.rejected) + len(content.damage))
         self._metrics.saw({entry.device for entry in content.entries})
-        return content.answer(outcomes)
+        return content.answer(outcomes, missing)
 
     def _check_token(self, request: web.Request) -> None:
         given = request.headers.get(TOKEN_HEADER, "").encode("utf-8", "surrogateescape")
@@ -160,7 +164,7 @@ class Ingest:
 
     def _read_frames(self, body: bytes) -> "Content":
         content = Content([], [], [], [])
-        for item in decode_each(body):
+        for item in decode_frames(body):
             if not isinstance(item, FrameError):
                 content.entries.append(entry(item))
             elif item.boot is None or item.sequence is None:
@@ -173,7 +177,7 @@ class Ingest:
         return content
 
     def _read_either(self, body: bytes) -> "Content":
-        if MAGIC in body:
+        if ANY_MAGIC.search(body):
             return self._read_frames(body)
         try:
             window = decode_article(body, self._config.article_interval_s)
@@ -181,9 +185,12 @@ class Ingest:
             return Content([], [], [error], [Refused(error.reason, body)] if body else [])
         return Content([article_entry(window)], [], [], [])
 
-    async def _stored(self, entries: list[Entry], refused: list[Refused]) -> list[Outcome]:
+    async def _stored(self, content: "Content") -> tuple[list[Outcome], list[Range]]:
+        """What became of the entries; and what to ask for again, if the answer has room for that."""
         try:
-            return await asyncio.wrap_future(self._queue.put(entries, refused))
+            if content.is_long:
+                return await asyncio.wrap_future(self._queue.put(content.entries, content.unreadable)), []
+            return await asyncio.wrap_future(self._queue.put_and_ask(content.entries, content.unreadable))
         except QueueError as error:
             if error.full:
                 raise RequestError(507, "the disk is full: keep the windows and try again later") from None
@@ -214,36 +221,41 @@ class Ingest:
 
 @dataclass
 class Content:
-    """What a body held: windows, frames that name themselves but are refused, and damage without a name."""
+    """What a body held: frames to keep, others that name themselves but are refused, and damage without a name."""
 
     entries: list[Entry]
     rejected: list[list[int | str]]
     damage: list[FrameError]
     unreadable: list[Refused]
 
-    def answer(self, outcomes: list[Outcome]) -> web.Response:
+    @property
+    def is_long(self) -> bool:
+        """Its answer may leave no room to ask for anything, were all of it refused."""
+        return len(self.entries) + len(self.rejected) > _FRAMES_BESIDE_RESEND
+
+    def answer(self, outcomes: list[Outcome], missing: list[Range]) -> web.Response:
         stored: list[list[int | str]] = []
         for one, outcome in zip(self.entries, outcomes, strict=True):
             if outcome is Outcome.CONFLICT:
-                reason = "conflict: another window is stored under this key; this one is in quarantine"
+                reason = "conflict: another frame is stored under this key; this one is in quarantine"
                 self.rejected.append([one.boot, one.sequence, reason])
             else:
                 stored.append([one.boot, one.sequence])
         if self.damage and not (stored or self.rejected):
             raise RequestError(self.damage[0].status, self.damage[0].reason)
-        return _answer(200, _fitted(stored, self.rejected))
+        return _answer(200, _fitted(stored, self.rejected, [list(one) for one in missing]))
 
 
-def _fitted(stored: list[list[int | str]], rejected: list[list[int | str]]) -> dict[str, list[list[int | str]]]:
+def _fitted(*lists: list[list[int | str]]) -> dict[str, list[list[int | str]]]:
     """As much as fits an answer; what is left out is sent again, and then named."""
     answer: dict[str, list[list[int | str]]] = {"stored": [], "rejected": []}
     room = ANSWER_LIMIT - 64
-    for name, items in (("stored", stored), ("rejected", rejected)):
+    for name, items in zip(("stored", "rejected", "resend"), lists, strict=True):
         for item in items:
             room -= len(json.dumps(item)) + 2
             if room < 0:
                 return answer
-            answer[name].append(item)
+            answer.setdefault(name, []).append(item)
     return answer
 
 

@@ -20,6 +20,7 @@ class Metrics:
     def __init__(self, queue: Queue, forwarder: Forwarder | None) -> None:
         self.registry = CollectorRegistry()
         self.windows = Counter("judder_windows", "Windows by outcome", ["outcome"], registry=self.registry)
+        self.reports = Counter("judder_reports", "Reports by outcome", ["outcome"], registry=self.registry)
         self.refused = Counter("judder_refused", "Requests refused, by status", ["status"], registry=self.registry)
         self.received_bytes = Counter("judder_received_bytes", "Bytes of bodies", registry=self.registry)
         self.commit_seconds = Histogram(
@@ -57,6 +58,10 @@ class _Now(Collector):
         for state, number in self._queue.counts().items():
             backlog.add_metric([state], number)
         yield backlog
+        absent = GaugeMetricFamily("judder_absent_windows", "Windows lost, by reason, or missing", labels=["reason"])
+        for reason, number in self._queue.absent().items():
+            absent.add_metric([reason], number)
+        yield absent
         oldest_us = self._queue.oldest_us(State.WAITING)
         yield GaugeMetricFamily(
             "judder_oldest_waiting_seconds",

@@ -43,6 +43,11 @@ _ROW_BYTES = 256  # what a row is reckoned at besides its body
 _SELECT = "SELECT id, device, boot, sequence, received_us, article_interval_s, state, reason, body FROM windows"
 
 
+def wall_us() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
 class Queue:
     """The store in folder `data`, made if missing. Raises QueueError.
 
@@ -56,7 +61,7 @@ class Queue:
         data: Path,
         *,
         quarantine_limit_bytes: int = 64 * 1024 * 1024,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = wall_us,
         beside: bool = False,
     ) -> None:
         self.path = data / FILE
@@ -327,14 +332,13 @@ class Queue:
         return outcomes
 
     def _ask(self, entries: Sequence[Entry]) -> list[Range]:
-        devices = {entry.device for entry in entries}
-        if len(devices) != 1:
-            return []
         sent: dict[int, int] = {}
         for entry in entries:
+            if entry.device != entries[0].device:
+                return []
             if entry.report is None:
                 sent[entry.boot] = max(entry.sequence, sent.get(entry.boot, 0))
-        return self._account.ask(devices.pop(), sent, self._now_us())
+        return self._account.ask(entries[0].device, sent, self._now_us()) if entries else []
 
     def _keep(self, entry: Entry) -> Outcome:
         key = entry.device, entry.boot, entry.sequence

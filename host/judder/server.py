@@ -15,7 +15,7 @@ from judder.config import Config
 from judder.forwarder import Forwarder
 from judder.ingest import Ingest
 from judder.metrics import Metrics
-from judder.queue import Queue
+from judder.queue import Queue, wall_us
 from judder.records import State
 
 DRAIN_S = 10.0
@@ -32,9 +32,12 @@ class Server:
 
 
 @asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Server]:
-    """The server, listening and delivering. Leaving finishes the requests under way. Raises QueueError, OSError."""
-    with Queue(config.data, quarantine_limit_bytes=config.quarantine_limit_bytes) as queue:
+async def running(config: Config, now_us: Callable[[], int] = wall_us) -> AsyncIterator[Server]:
+    """The server, listening and delivering. Leaving finishes the requests under way. Raises QueueError, OSError.
+
+    `now_us` is the store's clock: when things were received, and when to ask for what is missing.
+    """
+    with Queue(config.data, quarantine_limit_bytes=config.quarantine_limit_bytes, now_us=now_us) as queue:
         forwarder = None
         if projects := config.delivery():
             forwarder = Forwarder(
@@ -114,7 +117,7 @@ def serve(config: Config, ready: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def background(config: Config) -> Iterator[Server]:
+def background(config: Config, now_us: Callable[[], int] = wall_us) -> Iterator[Server]:
     """Serve from a thread while the block runs. Raises QueueError, OSError."""
-    with on_thread(lambda: running(config)) as server:
+    with on_thread(lambda: running(config, now_us)) as server:
         yield server

@@ -83,15 +83,15 @@ def no_store():
 
     def keep_nothing(queue, entries, refused=()):
         done = Future()
-        done.set_result([Outcome.STORED for _ in entries])
+        done.set_result(([Outcome.STORED for _ in entries], []))
         return done
 
-    original, Queue.put = Queue.put, keep_nothing
+    original, Queue.put_and_ask = Queue.put_and_ask, keep_nothing
     try:
         with serving() as server:
             yield server
     finally:
-        Queue.put = original
+        Queue.put_and_ask = original
 
 
 @contextmanager

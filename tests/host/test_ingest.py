@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.frames import encode, motor, window
+from tests.frames import encode, encode_report, motor, window
 
 from judder import decode
 from judder.background import background as on_thread
@@ -36,6 +36,10 @@ def server(tmp_path):
 
 def frame(sequence=1, boot=7, seed=1, samples=8):
     return encode(window(motor(samples, seed=seed), boot=boot, sequence=sequence), ["dev:1", "", "", "", "", ""])
+
+
+def report(number=0, boot=7, **members):
+    return encode_report(members, ["dev:1", "", "", "", "", ""], boot, (1 << 31) + number)
 
 
 def request(server, body=b"", path="/ingest", method="POST", headers=None, chunked=False):
@@ -152,6 +156,88 @@ def test_the_article_s_stream_is_held_with_or_without_its_interval(tmp_path):
     with background(Config(data=tmp_path / "b", port=0, article_interval_ms=2.5)) as server:
         request(server, body, "/")
         assert next(server.queue.windows()).interval_s == 0.0025
+
+
+# --- reports, and what is missing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/ingest", "/"])
+def test_reports_are_kept_and_named_like_windows(server, path):
+    body = report(0, captured=2) + frame(0) + report(1, captured=2)
+    for _ in range(2):
+        status, answer = request(server, body, path)
+        assert status == 200
+        assert answer == {"stored": [[7, 1 << 31], [7, 0], [7, (1 << 31) + 1]], "rejected": []}
+    assert stored(server) == [(7, 0)]
+    assert [one.captured for one in server.queue.reports()] == [2, 2]
+    assert request(server, report(2), path)[1] == {"stored": [[7, (1 << 31) + 2]], "rejected": []}
+
+
+def test_a_report_that_makes_no_sense_or_is_another_is_rejected_by_name(server):
+    request(server, report(0, captured=2))
+    status, answer = request(server, report(0, captured=3) + report(1, captured=-3) + frame(1))
+    assert status == 200
+    assert answer["stored"] == [[7, 1]]
+    reasons = {sequence - (1 << 31): reason for _, sequence, reason in answer["rejected"]}
+    assert reasons[0].startswith("conflict")
+    assert "captured is no whole number" in reasons[1]
+    assert len(server.queue.quarantined()) == 2
+    assert server.queue.accounts()[0].captured == 2
+
+
+class Clock:
+    us = 1_790_000_000_000_000
+
+    def __call__(self):
+        return self.us
+
+
+def test_what_is_missing_is_asked_for_until_it_comes_or_is_gone(tmp_path):
+    clock = Clock()
+    with background(Config(data=tmp_path, port=0), now_us=clock) as server:
+        answer = request(server, frame(0) + frame(3) + frame(9))[1]
+        assert answer.keys() == {"stored", "rejected"}
+        clock.us += 600_000_000
+        assert request(server, frame(10))[1]["resend"] == [[7, 1, 2], [7, 4, 8]]
+        assert "resend" not in request(server, frame(11))[1]
+        clock.us += 600_000_000
+        assert request(server, frame(1) + frame(2) + frame(5) + report(0))[1]["resend"] == [[7, 4, 4]]
+        assert request(server, frame(12) + report(1, lost=[[7, 4, 4, "gone"]]))[1]["resend"] == [[7, 6, 8]]
+        clock.us += 600_000_000
+        assert request(server, frame(13))[1]["resend"] == [[7, 6, 8]]
+        clock.us += 600_000_000
+        assert "resend" not in request(server, frame(14))[1]
+        (account,) = server.queue.accounts()
+        assert (account.captured, account.stored, account.lost) == (15, 11, {"gone": 1})
+        assert account.missing_ranges == ((6, 8),)
+
+
+def test_nothing_is_asked_for_where_the_answer_may_have_no_room(tmp_path):
+    """And a request that does not go out does not count."""
+    clock = Clock()
+    with background(Config(data=tmp_path, port=0), now_us=clock) as server:
+        request(server, b"".join(frame(2 * i, boot=0xFFFFFFFF, samples=1) for i in range(20)))
+        for i in range(4):
+            clock.us += 600_000_000
+            frames = (frame(0xFFFF0000 + 1000 * i + j, boot=0xFFFFFFFF, samples=1) for j in range(300))
+            assert "resend" not in request(server, b"".join(frames))[1]
+        conflicts = b"".join(frame(0xFFFF0000 + j, boot=0xFFFFFFFF, samples=1, seed=2) for j in range(39))
+        body = conflicts + frame(0xFFFFFFFF, boot=0xFFFFFFFF, samples=1)
+        status, text = request_raw(server, body)
+        assert status == 200
+        assert len(text) <= ANSWER_LIMIT
+        answer = json.loads(text)
+        assert (len(answer["rejected"]), len(answer["resend"])) == (39, 8)
+
+
+def request_raw(server, body):
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request("POST", "/ingest", body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
 
 
 # --- bad senders ------------------------------------------------------------------------------------------------------
@@ -556,12 +642,16 @@ def test_metrics_tell_what_happened(tmp_path):
         request(server, frame(1) + frame(2))
         request(server, frame(1))
         request(server, bytes(13))
+        request(server, report(0, captured=5, lost=[[7, 0, 0, "dropped"]]))
         status, text = request_text(server, "/metrics", {})
         assert status == 200
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         assert values['judder_windows_total{outcome="stored"}'] == "2.0"
         assert values['judder_windows_total{outcome="repeated"}'] == "1.0"
         assert values['judder_refused_total{status="400"}'] == "1.0"
+        assert values['judder_reports_total{outcome="stored"}'] == "1.0"
+        assert values['judder_absent_windows{reason="dropped"}'] == "1.0"
+        assert values['judder_absent_windows{reason="on the way"}'] == "2.0"
         assert values['judder_stored_windows{state="waiting"}'] == "2.0"
         assert float(values['judder_device_last_seen_seconds{device="dev:1"}']) > 1e9
         assert float(values["judder_oldest_waiting_seconds"]) >= 0
