@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from judder import Flags, decode, demo
-from judder.board import RING_BYTES, RING_FILE, Tree, tree
+from judder.board import Tree, tree
 from judder.config import Config
 from judder.emulator import faults
 from judder.emulator.bench import Bench
+from judder.emulator.flash import Torn
 from judder.emulator.i2c import ADDRESS_NACK, Injected
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import response
@@ -27,7 +28,6 @@ from judder.emulator.notecard.link import WebResponse
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
-from judder.emulator.swan import PowerCut
 from judder.frame import HEADER, HEADER_LENGTH
 from judder.server import background
 
@@ -236,7 +236,7 @@ def test_a_refused_frame_is_given_up_after_three_refusals_and_holds_up_nobody(lo
 
 
 def test_while_offline_windows_wait_and_when_the_ring_is_full_capture_pauses(loop):
-    running = loop(settings={"RING_BYTES": 16384})
+    running = loop(settings={"RING_BYTES": 16384}, ring_bytes=0)
     start_ns, end_ns = 120 * 10**9, (120 + 4 * HOUR_S) * 10**9
     running.bench.notecard.link.outages.append((start_ns, end_ns))
     with running.bench as bench:
@@ -255,7 +255,7 @@ def test_a_backlog_goes_out_of_a_small_heap(loop):
         runtime = RUNTIMES["micropython"]()
     except RuntimeMissingError as error:
         pytest.skip(str(error))
-    running = loop(settings={"CAPTURE_EVERY_S": 600, "RING_BYTES": 24576}, runtime=runtime)
+    running = loop(settings={"CAPTURE_EVERY_S": 600, "RING_BYTES": 24576}, runtime=runtime, ring_bytes=0)
     running.bench.notecard.link.outages.append((700 * 10**9, 4 * HOUR_S * 10**9))
     with running.bench as bench:
         bench.run(18)
@@ -492,18 +492,13 @@ def test_the_board_s_power_may_fail_at_any_time(loop):
 # --- the ring's file --------------------------------------------------------------------------------------------------
 
 
-def give_ring(bench, size=RING_BYTES):
-    """As `judder deploy` does."""
-    (bench.swan.drive / RING_FILE).write_bytes(b"\xff" * size)
-
-
 def safe(running):
     """Whether all that was captured is acknowledged or in the file."""
     last = next((line for line in reversed(running.lines) if " captured: " in line or "moved to" in line), "")
     return "moved to" in last and last.endswith(" 0 in RAM")
 
 
-@pytest.mark.parametrize("name", ["cpython", "micropython"])
+@pytest.mark.parametrize("name", RUNTIMES)
 def test_windows_that_wait_for_the_link_outlive_power_cuts(loop, name):
     try:
         runtime = RUNTIMES[name]()
@@ -511,7 +506,6 @@ def test_windows_that_wait_for_the_link_outlive_power_cuts(loop, name):
         pytest.skip(str(error))
     running = loop(settings={"CAPTURE_EVERY_S": 600}, runtime=runtime)
     running.bench.notecard.link.outages.append((700 * 10**9, 4 * HOUR_S * 10**9))
-    give_ring(running.bench)
     with running.bench as bench:
         for windows in (6, 11, 16):
             bench.swan.run(lambda windows=windows: len(bench.captured) >= windows and safe(running))
@@ -527,7 +521,6 @@ def test_windows_that_wait_for_the_link_outlive_power_cuts(loop, name):
 def test_a_ring_larger_than_ram_takes_a_longer_outage(loop):
     running = loop(settings={"RING_BYTES": 16384, "CAPTURE_EVERY_S": 300})
     running.bench.notecard.link.outages.append((400 * 10**9, 4 * HOUR_S * 10**9))
-    give_ring(running.bench)
     with running.bench as bench:
         bench.run_for(3.9 * HOUR_S)
         assert len(bench.captured) - len(bench.acknowledged) > 35  # 16 KB of RAM hold 6
@@ -536,13 +529,12 @@ def test_a_ring_larger_than_ram_takes_a_longer_outage(loop):
 
 
 @pytest.mark.parametrize("step", [3, 4, 9])
-@pytest.mark.parametrize("cut", PowerCut)
-def test_power_cut_at_a_write_of_the_ring_costs_no_window_that_was_safe(loop, step, cut):
+@pytest.mark.parametrize("torn", Torn)
+def test_power_cut_at_a_step_of_the_ring_s_flash_costs_no_window_that_was_safe(loop, step, torn):
     running = loop(settings={"CAPTURE_EVERY_S": 300})
     running.bench.notecard.link.outages.append((400 * 10**9, HOUR_S * 10**9))
-    give_ring(running.bench)
     swan = running.bench.swan
-    swan.cut_at, swan.cut = step, cut
+    swan.flash.cut_at, swan.flash.torn = step, torn
     with running.bench as bench:
         kept = set()
 
@@ -552,7 +544,7 @@ def test_power_cut_at_a_write_of_the_ring_costs_no_window_that_was_safe(loop, st
             return not swan.has_power
 
         swan.run(until)
-        swan.cut_at = None
+        swan.flash.cut_at = None
         swan.power_on()
         bench.run_for(1.5 * HOUR_S)
     stored = running.stored()

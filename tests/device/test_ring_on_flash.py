@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.flash_file import FlashFile
+from tests.flash_file import flash_file
 
 from judder.board import RING_BYTES
 from judder.emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES, Flash, PowerLostError, Torn
@@ -25,7 +25,7 @@ def frame(key, length):
 
 def boot(flash, first_block, size, ram_bytes=RAM_BYTES, **options):
     flash.power_up()
-    ring = Ring(ram_bytes, FlashFile(flash, first_block, size), flash.flush, **options)
+    ring = Ring(ram_bytes, flash_file(flash, first_block, size), flash.flush, **options)
     ring.recover()
     return ring
 

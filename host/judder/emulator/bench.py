@@ -4,6 +4,9 @@ Fixed conditions, drawn from the seed, so that a run says something about real p
 up to 5 % (real parts: 2-3 %), crystal off by up to 20 ppm, CPU, garbage collection and bus time charged, and stalls
 of up to 10 ms at random (judder.emulator.swan.Timing).
 
+The ring's file is on the board's flash as `judder deploy` leaves it, unless the board lies on a desk: with a `usb` port
+its drive is a folder, and deploy makes ring.bin there. `ring_bytes` 0: a board without it, which keeps windows in RAM.
+
 The firmware prints a line when it has committed a window and one when the server has acknowledged it. From the first
 the bench takes the truth about that window: which samples the chip gave, when it took them, how many it lost.
 """
@@ -20,8 +23,10 @@ from zlib import crc32
 
 import numpy as np
 
-from judder.board import Tree
+from judder.board import RING_BYTES, RING_FILE, Tree
+from judder.emulator import fat
 from judder.emulator.clock import Clock, VirtualClock
+from judder.emulator.flash import Flash
 from judder.emulator.i2c import I2CBus
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import LIS3DH, Source
@@ -71,6 +76,7 @@ class Bench:
         drive: Path | None = None,
         clock: Clock | None = None,
         board: str = BOARD,
+        ring_bytes: int = RING_BYTES,
         on_line: Callable[[str, str], None] = lambda device, line: None,
     ) -> None:
         drawn = random.Random(seed)
@@ -96,6 +102,7 @@ class Bench:
             runtime=runtime,
             usb=usb,
             drive=drive,
+            flash=None if usb is not None else _flash(self.clock, ring_bytes, seed),
             board=board,
         )
         self.captured: dict[Key, Truth] = {}
@@ -169,6 +176,13 @@ class Bench:
         if hasattr(os, "sched_setaffinity"):
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, {random.SystemRandom().choice(cores)})
+
+
+def _flash(clock: Clock, ring_bytes: int, seed: int) -> Flash:
+    """The drive with a new ring on it, as `judder deploy` leaves it."""
+    flash = Flash(clock, seed=seed)
+    flash.load(fat.volume({RING_FILE: b"\xff" * ring_bytes} if ring_bytes else {}))
+    return flash
 
 
 def _right_justified(left_justified: bytes) -> bytes:

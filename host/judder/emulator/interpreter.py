@@ -165,7 +165,7 @@ class Board:
         os.uname = names["uname"]  # type: ignore[assignment]
         sys.modules["time"] = _time(bench)
         sys.modules["gc"] = _gc(bench)
-        _drive.attach(self.start["drive"], self.start["capacity"], names)
+        _drive.attach(self.start["drive"], self.start["capacity"], self.start["ring"], names)
         import board
         import supervisor
 

@@ -8,8 +8,9 @@ With a `usb` port the board is as it lies on a desk: its drive holds what it run
 CircuitPython makes, its console has the REPL, and the drive is writable for the PC until boot.py or the REPL takes it.
 
 With `flash` a real MicroPython finds the drive's blocks in flashbdev.bdev, the name that MicroPython's own ports use,
-and can put its file system on them; os.sync writes the cached page back. When a step of the flash takes the power,
-the board is off until it is switched on again.
+and can put its file system on them; os.sync writes the cached page back. If there is a ring.bin on it (`fat.volume`),
+that is the one the firmware opens, on every runtime; all other files are in the folder. When a step of the flash takes
+the power, the board is off until it is switched on again.
 """
 
 import json
@@ -27,7 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from judder.board import Tree, tree
+from judder.board import RING_FILE, Tree, tree
+from judder.emulator import fat
 from judder.emulator.clock import Clock
 from judder.emulator.flash import Flash, FlashPort, PowerLostError
 from judder.emulator.i2c import I2CBus
@@ -186,6 +188,7 @@ class Swan:
             "console": self.usb is not None,
             "safe_mode": self._safe_mode,
             "drive": str(self.drive),
+            "ring": self._ring(),
             "capacity": self.drive_bytes,
             "board": self._board,
             "version": self._version,
@@ -205,6 +208,11 @@ class Swan:
         self._stream = Stream(from_swan, to_swan)
         self._partial_line = ""
         self._next = None
+
+    def _ring(self) -> dict[str, str | int] | None:
+        """Where on the flash the ring's file is."""
+        found = None if self.flash is None else fat.find(self.flash, RING_FILE)
+        return None if found is None else {"name": RING_FILE, "first_block": found[0], "bytes": found[1]}
 
     def power_off(self) -> None:
         """Cut the power: whatever the firmware was doing, it is gone."""

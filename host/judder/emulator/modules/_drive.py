@@ -1,8 +1,8 @@
 """CIRCUITPY as the board's code sees it: `os` and `open` on the bench's folder.
 
 Error texts and what is missing are CircuitPython's (no ilistdir, no mount); the drive is writable for the PC or for
-the code, never for both. Each step of a change is told to the bench, which may cut the power at it. The flash below,
-with its pages and its cache, is not here: what a step has written stays written.
+the code, never for both. Each step of a change is told to the bench, which may cut the power at it. What a step has
+written to the folder stays written; the ring's file, where the bench has put one, lies on its flash, behind the cache.
 """
 
 import builtins
@@ -11,6 +11,7 @@ import sys
 import types
 
 import _bench
+from _flash_file import FlashFile
 
 SECTOR = 512
 _TEXTS = {
@@ -29,13 +30,17 @@ _TEAR = b"\x02"
 _root = ""
 _folder = "/"
 _capacity = 0
+_ring = None
 _open = builtins.open
 
 
-def attach(root, capacity, names):
-    """Make `os` and `open` those of the board whose drive is the folder `root`; `names` are further members of os."""
-    global _root, _capacity
-    _root, _capacity = root, capacity
+def attach(root, capacity, ring, names):
+    """Make `os` and `open` those of the board whose drive is the folder `root`; `names` are further members of os.
+
+    `ring` is the file that lies on the flash (name, first_block, bytes), if there is one.
+    """
+    global _root, _capacity, _ring
+    _root, _capacity, _ring = root, capacity, ring
     module = types.ModuleType("os")
     for function in (chdir, getcwd, listdir, mkdir, remove, rename, rmdir, stat, statvfs, sync):
         setattr(module, function.__name__, function)
@@ -92,11 +97,18 @@ def getcwd():
     return _folder
 
 
+def _is_ring(path):
+    return _ring is not None and _host(path) == _host("/" + _ring["name"])
+
+
 def listdir(path=""):
-    return sorted(_ask(os.listdir, _host(path)))
+    on_flash = [_ring["name"]] if _ring is not None and _host(path) == _host("/") else []
+    return sorted(_ask(os.listdir, _host(path)) + on_flash)
 
 
 def stat(path):
+    if _is_ring(path):
+        return (_FILE, 0, 0, 0, 0, 0, _ring["bytes"], 0, 0, 0)
     found = _ask(os.stat, _host(path))
     mode = _DIRECTORY if os.path.isdir(_host(path)) else _FILE
     time_s = int(found.st_mtime)
@@ -110,7 +122,7 @@ def statvfs(path):
 
 
 def sync():
-    pass
+    _bench.call(ord("Y"))
 
 
 def mkdir(path):
@@ -139,7 +151,26 @@ def _free():
     return max(0, _capacity - used)
 
 
+class _Blocks:
+    """The flash, as MicroPython's block devices are."""
+
+    def readblocks(self, number, buffer):
+        self._choose(number)
+        buffer[:] = _bench.call(ord("V"), read_length=len(buffer))[1]
+
+    def writeblocks(self, number, buffer):
+        self._choose(number)
+        _bench.call(ord("D"), written=bytes(buffer))
+
+    def _choose(self, number):
+        _bench.call(ord("H"), written=number.to_bytes(4, "little"))
+
+
 def open(path, mode="r", *_, **__):
+    if _is_ring(path):
+        if mode not in ("rb", "r+b"):
+            raise ValueError(f"{path} is opened with {mode}, which is not modelled")
+        return FlashFile(_Blocks(), _ring["first_block"], _ring["bytes"])
     if os.path.isdir(_host(path)):
         raise _error(21)
     if not set(mode) & set("wax+"):

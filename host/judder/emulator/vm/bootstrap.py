@@ -16,6 +16,7 @@ _INTERRUPTED = 3  # somebody has pressed Ctrl-C on the console
 _PERIOD = 1 << 30  # of ticks, as on a small board
 
 _exchange = None
+_open = open
 _running_code = False  # then Ctrl-C interrupts; otherwise it is a character like others
 _header = bytearray(6)
 _eight = bytearray(8)
@@ -181,6 +182,29 @@ class _FlashModule:
     bdev = _Flash()
 
 
+def _open_on_flash(ring, modules):
+    """An `open` for which the file `ring` lies on the flash: in a FAT, or in a plain run of blocks without VfsFat."""
+    opened = None
+
+    def mount():
+        import vfs
+
+        if not hasattr(vfs, "VfsFat"):
+            flash_file = run(modules + "/_flash_file.py", "_flash_file")["FlashFile"]
+            return lambda mode: flash_file(_FlashModule.bdev, ring["first_block"], ring["bytes"])
+        vfs.mount(vfs.VfsFat(_FlashModule.bdev), "/flash")
+        return lambda mode: _open("/flash/" + ring["name"], mode)
+
+    def open(path, mode="r", **options):
+        nonlocal opened
+        if path.lstrip("/") != ring["name"]:
+            return _open(path, mode, **options)
+        opened = opened or mount()
+        return opened(mode)
+
+    return open
+
+
 def _sync():
     """Of the boards' ports; the PC's has none."""
     _call("Y")
@@ -253,13 +277,15 @@ def _execute(code, names):
         _running_code = False
 
 
-def boot(boot, main, start, repl):
-    """boot.py once, then main.py, as after a hard reset; with a console the REPL (in the file `repl`) behind it.
+def boot(boot, main, start, modules):
+    """boot.py once, then main.py, as after a hard reset; with a console the REPL (in the folder `modules`) behind it.
 
     Without one, what escapes main is the last thing the console shows.
     """
+    if start["ring"]:
+        builtins.open = _open_on_flash(start["ring"], modules)
     if start["console"]:
-        _run_on_a_desk(boot, main, start, repl)
+        _run_on_a_desk(boot, main, start, modules + "/_repl.py")
         return
     try:
         run(boot, "boot")

@@ -28,4 +28,4 @@ def exchange(header, written, into):
 
 
 bootstrap.attach(exchange, sys.argv[3])
-bootstrap.boot(sys.argv[4], sys.argv[3] + "/main.py", json.loads(sys.argv[5]), here + "/../modules/_repl.py")
+bootstrap.boot(sys.argv[4], sys.argv[3] + "/main.py", json.loads(sys.argv[5]), here + "/../modules")

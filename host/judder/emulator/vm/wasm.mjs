@@ -6,7 +6,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-const [library, readFd, writeFd, device, boot] = process.argv.slice(2);
+const [library, readFd, writeFd, device, boot, start] = process.argv.slice(2);
 const { loadMicroPython } = await import(pathToFileURL(library).href);
 
 const reply = Buffer.alloc(70000);
@@ -42,8 +42,12 @@ function copy(from, to) {
 copy(device, "/device");
 copy(boot, "/boot.py");
 if (fs.existsSync("settings.toml")) copy("settings.toml", "/settings.toml");
-copy(path.join(path.dirname(fileURLToPath(import.meta.url)), "bootstrap.py"), "/bootstrap.py");
+const here = path.dirname(fileURLToPath(import.meta.url));
+copy(path.join(here, "bootstrap.py"), "/bootstrap.py");
+copy(path.join(here, "..", "modules", "_flash_file.py"), "/_flash_file.py");
+mp.FS.writeFile("/start.json", start);
 mp.runPython(`
+import json
 import sys
 from binascii import hexlify, unhexlify
 import bridge
@@ -57,5 +61,7 @@ def exchange(header, written, into):
     return reply[0]
 
 bootstrap.attach(exchange, "/device")
-bootstrap.boot("/boot.py", "/device/main.py", {"console": False}, "")
+with open("/start.json") as file:
+    start = json.load(file)
+bootstrap.boot("/boot.py", "/device/main.py", start, "")
 `);
