@@ -44,8 +44,7 @@ class Figures:
 class Chain:
     """The server and what is around it; benches are made with `bench`."""
 
-    def __init__(self, service, queue, notehub, config=None):
-        self.config = config
+    def __init__(self, service, queue, notehub):
         self.service = service
         self.queue = queue
         self.notehub = notehub
@@ -109,9 +108,8 @@ def chain(data, **config):
     """A chain whose server keeps its store in folder `data`."""
     service = EdgeImpulse(api_key=demo.API_KEY, hmac_key=demo.HMAC_KEY)
     with on_thread(lambda: edge_impulse.running(service)):
-        settings = server_config(data, service, **config)
-        with background(settings) as server:
-            yield Chain(service, server.queue, Notehub({"ingest": server.url}), settings)
+        with background(server_config(data, service, **config)) as server:
+            yield Chain(service, server.queue, Notehub({"ingest": server.url}))
 
 
 def server_config(data, service, **config):

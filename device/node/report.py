@@ -42,8 +42,9 @@ class Reports:
             return
         print("window %08x:%d lost: %s" % (boot, sequence, reason))
         for one in self._lost:
-            if one[0] == boot and one[3] == reason and one[2] == sequence - 1:
-                one[2] = sequence
+            if one[0] == boot and one[3] == reason and one[1] - 1 <= sequence <= one[2] + 1:
+                one[1] = min(one[1], sequence)
+                one[2] = max(one[2], sequence)
                 return
         if len(self._lost) < LISTED:
             self._lost.append([boot, sequence, sequence, reason])

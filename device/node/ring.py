@@ -7,7 +7,7 @@ no frame that is needed lies within the guard of the mark; until then a power cu
 ignores what it knows.
 
 A frame in the ring was promised to arrive. When there is no room, `has_room` says so and no window is captured; a ring
-that `drops_oldest` makes room instead. What it has to give up is told to `lost`.
+that `drops_oldest` makes room instead, at the cost of windows and not of reports. What it gives up is told to `lost`.
 
 The server may have lost what it has acknowledged: it went back to a backup, say. What was released is therefore kept
 while nobody needs its room, and `recall` has it wait again.
@@ -68,7 +68,9 @@ class Ring:
 
     def put(self, key, frame):
         while self._drops_oldest and self.used_bytes and self.used_bytes + len(frame) > self.capacity_bytes:
-            self._drop(self._held_in_ram())
+            in_ram = self._held_in_ram()
+            windows = [one for one in in_ram if one.key[1] < FIRST_REPORT]
+            self._drop((windows or in_ram)[0])
         self._waiting.append(Waiting(key, len(frame), frame, None))
         self.used_bytes += len(frame)
         self._forget_sent()
@@ -187,10 +189,23 @@ class Ring:
 
     def _make_room(self, start, end):
         near = self._near(start, end)
-        while near and self._drops_oldest:
-            self._drop(near)
-            near = self._near(start, end)
-        return not near
+        if not near or not self._drops_oldest:
+            return not near
+        for one in near:
+            if one.key[1] < FIRST_REPORT:
+                self._drop(one)
+            else:
+                self._take_back(one)
+        return True
+
+    def _take_back(self, one):
+        """From the file into RAM: a report may tell of windows that were dropped before."""
+        data = self._records.read(one.offset, one.length)
+        if data is None:
+            self._remove(one)
+        else:
+            one.data, one.offset = data, None
+            self.used_bytes += one.length
 
     def _near(self, start, end):
         """The frames in the file that could share a page with what lies from start to end."""
@@ -200,10 +215,7 @@ class Ring:
                 near.append(one)
         return near
 
-    def _drop(self, candidates):
-        """Give up the oldest of them; a report only when there is no window."""
-        windows = [one for one in candidates if one.key[1] < FIRST_REPORT]
-        one = (windows or candidates)[0]
+    def _drop(self, one):
         self._remove(one)
         self._lost(one.key, "dropped")
 

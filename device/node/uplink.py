@@ -23,6 +23,8 @@ from node.bus import NOTECARD_ADDRESS
 CARD_BINARY_SINCE = (5, 3, 1)
 CHUNK_BYTES = 4096  # of the binary store's content in one card.binary.put
 ATTEMPTS = 3
+UNCONNECTED = "not connected to Notehub; if it stays so, check antenna, coverage and SIM"
+DOUBT_EVERY = 8
 NOTES = "judder.dbx"  # a database that stays on the Notecard; no update of the board wipes it
 POST_OVERHEAD_BYTES = 1024  # of a web.post, besides its body
 RENEW_AFTER = 60000  # transactions; note-python's sequence number outgrows the card's 16 bits at 65536
@@ -63,6 +65,7 @@ class Uplink:
         self.posted_bytes = 0  # what the network was asked to carry, connections included
         self._bus = bus
         self._settings = settings
+        self._unconnected = 0
         self._card = None
         self._renew_at = 0
         self._chunk = bytearray(CHUNK_BYTES)  # joined here: no heap of a small board has one piece for several windows
@@ -149,6 +152,7 @@ class Uplink:
 
         Raises LinkError when there is no proper acknowledgement; every frame then still has to be kept.
         """
+        self._check_connection()
         self.stage(frames)
         bytes_before = self.posted_bytes
         self.posted_bytes += POST_OVERHEAD_BYTES + sum([len(frame) for frame in frames])
@@ -170,6 +174,15 @@ class Uplink:
         if not 200 <= result < 300:
             raise LinkError("server answered %d: %s" % (result, _HINTS.get(result, "kept, will be sent again")))
         return _acknowledged(answer.get("body"))
+
+    def _check_connection(self):
+        """Ask before some seconds of bus are spent for nothing; now and then do not believe the answer."""
+        if self.request({"req": "hub.status"}).get("connected"):
+            self._unconnected = 0
+            return
+        self._unconnected += 1
+        if self._unconnected % DOUBT_EVERY:
+            raise RefusedError("Notecard: hub.status: %s" % UNCONNECTED)
 
     def stage(self, frames):
         """Fill the Notecard's binary store with the frames. Raises LinkError when it will not hold them."""
@@ -253,7 +266,7 @@ class Uplink:
         if "err" in reply:
             text = reply["err"]
             if "-connected}" in text:  # notecard-schema's {hub-not-connected} and {not-connected}
-                text = "not connected to Notehub; if it stays so, check antenna, coverage and SIM"
+                text = UNCONNECTED
             raise RefusedError("Notecard: %s: %s" % (request["req"], text))
         return reply
 

@@ -82,7 +82,7 @@ def test_a_loss_is_told_soon_and_once(now, capsys):
     assert capsys.readouterr().out == "window 00000007:0 lost: gone\n"
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 60), st.sampled_from(["dropped", "gone"]))))
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 60), st.sampled_from(["dropped", "gone"])), unique=True))
 def test_losses_are_listed_as_ranges_and_none_is_forgotten(losses):
     reports = Reports(7, 3600)
     for boot, sequence, reason in losses:

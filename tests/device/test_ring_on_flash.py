@@ -12,6 +12,7 @@ from tests.flash_file import flash_file
 
 from judder.board import RING_BYTES
 from judder.emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES, Flash, PowerLostError, Torn
+from node.report import FIRST_REPORT
 from node.ring import Ring
 
 FIRST_BLOCK = 40  # where the FAT's files begin
@@ -106,6 +107,21 @@ def test_a_full_file_may_drop_the_oldest_and_tells_which():
     assert kept == [key for key, _ in contents(ring)] == [(7, sequence) for sequence in range(30 - len(kept), 30)]
     assert lost == [((7, sequence), "dropped") for sequence in range(30 - len(kept))]
     assert len(kept) >= 2
+
+
+def test_a_report_in_the_way_is_taken_along_and_not_dropped():
+    flash = Flash()
+    lost = []
+    ring = boot(flash, FIRST_BLOCK + 3, 8 * PAGE_BYTES, drops_oldest=True, lost=lambda *what: lost.append(what))
+    report = (7, FIRST_REPORT)
+    ring.put(report, frame(report, 600))
+    for sequence in range(30):
+        ring.put((7, sequence), frame((7, sequence), 2458))
+        ring.spill()
+    assert report in [key for key, _ in contents(ring)]
+    assert report not in [key for key, _ in lost]
+    ring.spill()
+    assert (report, frame(report, 600)) in contents(boot(flash, FIRST_BLOCK + 3, 8 * PAGE_BYTES))
 
 
 def test_full_ram_may_drop_its_oldest():
