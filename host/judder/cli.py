@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from judder import __version__, cli_board, cli_store
+from judder import __version__, cli_account, cli_board, cli_store
 from judder.cli_store import refuse
 
 app = typer.Typer(
@@ -23,9 +23,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Trustworthy vibration windows: from an LIS3DH over a Notecard into a durable store.",
 )
+cli_store.queue_app.command()(cli_account.losses)
 app.add_typer(cli_store.queue_app, name="queue")
 app.command()(cli_store.label)
 app.command()(cli_store.export)
+app.command()(cli_account.devices)
 app.command()(cli_board.deploy)
 app.command()(cli_board.doctor)
 config_app = typer.Typer(no_args_is_help=True, help="The server's settings.")
@@ -119,33 +121,36 @@ def decode(
     files: Annotated[list[Path], typer.Argument(help="Files of frames, or of the article's streams.")],
     article: Annotated[bool, typer.Option("--article", help="The files hold the article's float32 stream.")] = False,
     interval_ms: Annotated[float | None, typer.Option(help="Its sampling interval; it does not say itself.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Windows with their samples as JSON, one a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Windows with their samples, and reports, as JSON, one a line.")
+    ] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="One line a sample.")] = False,
     npz: Annotated[Path | None, typer.Option(help="Write acceleration, interval_s and unit to this file.")] = None,
 ) -> None:
-    """Frames or article streams to samples."""
+    """Frames or article streams to samples; reports are shown, and left out of --csv and --npz."""
     from judder import show
 
     _check_decode(as_json + as_csv + (npz is not None), article, interval_ms)
-    windows, refused = show.read(files, article=article, interval_s=None if interval_ms is None else interval_ms / 1000)
-    for line in refused:
+    content = show.read(files, article=article, interval_s=None if interval_ms is None else interval_ms / 1000)
+    for line in content.refused:
         typer.echo(f"judder: {line}", err=True)
-    if refused and not windows:
+    if content.refused and not (content.windows or content.reports):
         raise typer.Exit(1)
     try:
         if as_json:
-            show.write_json(windows, sys.stdout)
+            show.write_json(content, sys.stdout)
         elif as_csv:
-            show.write_csv(windows, sys.stdout)
+            show.write_csv(content.windows, sys.stdout)
         elif npz is not None:
-            show.write_npz(windows, npz)
+            show.write_npz(content.windows, npz)
         else:
-            show.table(windows)
+            show.table(content.windows)
+            show.tell_reports(content.reports)
     except ValueError as error:
         refuse(str(error))
     except OSError as error:
         refuse(f"{npz}: {error.strerror}")
-    raise typer.Exit(1 if refused else 0)
+    raise typer.Exit(1 if content.refused else 0)
 
 
 def _check_decode(forms: int, article: bool, interval_ms: float | None) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from judder.export import Example, Selection, examples, write_csv, write_npz
@@ -41,6 +42,11 @@ def store(data: Path) -> Iterator[Queue]:
             yield queue
     except QueueError as error:
         refuse(str(error))
+
+
+def plain(text: str) -> str:
+    """A text that came over the air, fit to be shown: no markup, no control characters."""
+    return escape("".join(character if character.isprintable() else "?" for character in text))
 
 
 def say(result: dict[str, object], sentence: str, *, as_json: bool) -> None:

@@ -185,6 +185,19 @@ class Queue:
 
         return self._writer.submit(purge)
 
+    def purge_reports(self, received_before_us: int) -> "Future[int]":
+        """Forget what reports said that were received before, but for the last of each boot; their keys stay."""
+
+        def purge() -> int:
+            return self._database.execute(
+                "UPDATE reports SET body = NULL WHERE received_us < ? AND body IS NOT NULL AND EXISTS (SELECT 1"
+                " FROM reports AS later WHERE later.device = reports.device AND later.boot = reports.boot"
+                " AND later.sequence > reports.sequence)",
+                (received_before_us,),
+            ).rowcount
+
+        return self._writer.submit(purge)
+
     def add_label(self, rule: LabelRule) -> "Future[int]":
         """Add a rule; held windows are looked at again. Returns how many those are."""
 

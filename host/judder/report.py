@@ -5,16 +5,18 @@ the rest with a reason; members that it does not know are kept as they are and m
 """
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from judder.window import FrameError
 
 FIRST_SEQUENCE = 1 << 31
 """Reports count from here, windows from 0: the numbers of windows have no holes."""
 LOSSES_LIMIT = 256  # ranges in one report
+NESTING_LIMIT = 16  # fixed, so that what is JSON here is JSON at any depth of the stack
 _COUNT_LIMIT = 1 << 63
 
 
@@ -94,11 +96,12 @@ class Report:
 def parse(text: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     """All members of a report's JSON, and those of `Report` in their types. Raises FrameError."""
     try:
-        members = json.loads(text.decode(), parse_constant=_refuse_constant)
+        members = json.loads(text.decode(), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
         raise FrameError("its content is not JSON in UTF-8") from None
     if not isinstance(members, dict):
         raise FrameError("its content is no JSON object")
+    _check_nesting(members)
     typed = {}
     for name, read in _MEMBERS.items():
         if members.get(name) is not None:
@@ -109,8 +112,26 @@ def parse(text: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return members, typed
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def _finite(digits: str) -> float:
+    """Python also reads NaN, and makes infinity of 1e999."""
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"{digits} is no number")
+    return number
+
+
+def _check_nesting(members: dict[str, Any]) -> None:
+    level: list[Any] = [members]
+    for _ in range(NESTING_LIMIT):
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return
+    raise FrameError(f"its content is nested more than {NESTING_LIMIT} deep")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _integer(first: int, last: int) -> Callable[[Any], int]:

@@ -57,6 +57,7 @@ CREATE TABLE reports (
     body BLOB,
     UNIQUE (device, boot, sequence)
 );
+CREATE INDEX reports_kept ON reports (received_us) WHERE body IS NOT NULL;
 CREATE TABLE boots (
     device TEXT NOT NULL,
     boot INTEGER NOT NULL,

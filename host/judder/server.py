@@ -52,7 +52,7 @@ async def running(config: Config, now_us: Callable[[], int] = wall_us) -> AsyncI
             async with _tasks(
                 *([forwarder.run()] if forwarder else []),
                 _close_idle(runner, ingest.busy, config.connection_limit, config.idle_timeout_s),
-                _forget_delivered(queue, config.keep_delivered_days),
+                _forget(queue, config.keep_delivered_days),
             ):
                 await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
                 port = runner.addresses[0][1]
@@ -93,11 +93,12 @@ async def _close_idle(runner: web.AppRunner, busy: Set[object], limit: int, time
                 connection.force_close()
 
 
-async def _forget_delivered(queue: Queue, keep_days: float) -> None:
-    """Once an hour, the samples of windows that were delivered long ago."""
+async def _forget(queue: Queue, keep_days: float) -> None:
+    """Once an hour, the samples of windows that were delivered long ago, and old reports."""
     while True:
         before_us = round((time.time() - keep_days * 86400) * 1e6)
         await asyncio.wrap_future(queue.purge(State.DELIVERED, before_us))
+        await asyncio.wrap_future(queue.purge_reports(before_us))
         await asyncio.sleep(3600)
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from judder import FrameError, Window, decode_article, decode_each, plot
+from judder import FrameError, Report, Window, decode_article, decode_frames, plot
 from judder import demo as loop
-from judder.cli_store import refuse
+from judder.cli_store import plain, refuse
 from judder.emulator import faults
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import Runtime
@@ -158,28 +158,38 @@ def _draw(window: Window) -> None:
 # --- decoded windows ------------------------------------------------------------------------------------------------
 
 
-def read(files: Sequence[Path], *, article: bool, interval_s: float | None) -> tuple[list[Window], list[str]]:
-    """Windows of all files, and one line for each frame or file that is refused."""
-    windows: list[Window] = []
-    refused: list[str] = []
+@dataclass
+class Content:
+    """What files hold, and one line for each frame or file that is refused."""
+
+    windows: list[Window] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def read(files: Sequence[Path], *, article: bool, interval_s: float | None) -> Content:
+    """Decode all files."""
+    content = Content()
     for path in files:
         try:
             body = path.read_bytes()
         except OSError as error:
-            refused.append(f"{path}: {error.strerror}")
+            content.refused.append(f"{path}: {error.strerror}")
             continue
         if article:
             try:
-                windows.append(decode_article(body, interval_s))
+                content.windows.append(decode_article(body, interval_s))
             except FrameError as error:
-                refused.append(f"{path}: {error.reason}")
+                content.refused.append(f"{path}: {error.reason}")
             continue
-        for item in decode_each(body):
+        for item in decode_frames(body):
             if isinstance(item, FrameError):
-                refused.append(f"{path}: {item.reason}")
+                content.refused.append(f"{path}: {item.reason}")
+            elif isinstance(item, Report):
+                content.reports.append(item)
             else:
-                windows.append(item)
-    return windows, refused
+                content.windows.append(item)
+    return content
 
 
 def table(windows: Sequence[Window]) -> None:
@@ -189,28 +199,48 @@ def table(windows: Sequence[Window]) -> None:
     for window in windows:
         started = "unknown" if window.started_at is None else f"{window.started_at:%Y-%m-%d %H:%M:%S}"
         overview.add_row(
-            _plain(window.device) or "-",
+            plain(window.device) or "-",
             f"{window.boot:08x}:{window.sequence}",
             started,
             str(len(window.acceleration)),
             "unknown" if window.interval_s is None else f"{1 / window.interval_s:.2f}",
             "?" if window.samples_lost is None else str(window.samples_lost),
             str(window.flags.name or "") if window.flags else "",
-            _plain(window.label),
+            plain(window.label),
             str(len(window.frame)),
         )
     if windows:
         console.print(overview)
 
 
-def _plain(text: str) -> str:
-    """A text that came over the air, fit to be shown: no markup, no control characters."""
-    return escape("".join(character if character.isprintable() else "?" for character in text))
+def tell_reports(reports: Sequence[Report]) -> None:
+    """What each says, under its name."""
+    for report in reports:
+        when = "" if report.written_at is None else f", {report.written_at:%Y-%m-%d %H:%M:%S} UTC"
+        name = f"report {report.boot:08x}:{report.sequence} of {plain(report.device) or '-'}{when}"
+        console.print(name, highlight=False, soft_wrap=True)
+        for member, value in report.members.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            console.print(f"  {plain(member)}: {plain(text)}", highlight=False, soft_wrap=True)
 
 
-def write_json(windows: Sequence[Window], out: TextIO) -> None:
-    """One JSON object a line: what the frame says, and the acceleration in m/s2."""
-    for window in windows:
+def write_json(content: Content, out: TextIO) -> None:
+    """One JSON object a line: what the frame says; a window's acceleration in m/s2, a report's members as they are."""
+    for report in content.reports:
+        told: dict[str, object] = {
+            "device": report.device,
+            "boot": report.boot,
+            "sequence": report.sequence,
+            "firmware": report.firmware,
+            "model": report.model,
+            "settings": report.settings,
+            "label": report.label,
+            "session": report.session,
+            "written_at": None if report.written_at is None else report.written_at.isoformat(),
+            "report": report.members,
+        }
+        out.write(json.dumps(told) + "\n")
+    for window in content.windows:
         fields: dict[str, object] = {
             "device": window.device,
             "boot": window.boot,

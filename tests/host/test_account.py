@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.frames import encode_report
 
@@ -155,6 +155,8 @@ def test_after_a_power_cut_the_tail_is_unknown_beyond_what_was_in_flash(queue):
     assert (found.ended, found.tail_unknown, found.captured, found.lost) == (True, True, 5, {"reset": 4})
     put(queue, a_report(boot=8, number=1, previous_boot=7, previous_captured=5))
     assert account(queue).tail_unknown is False
+    put(queue, a_report(boot=8, number=2, previous_boot=7))
+    assert account(queue).tail_unknown is False
 
 
 def test_a_boot_is_not_its_own_predecessor(queue):
@@ -219,6 +221,16 @@ def test_reports_are_kept_and_never_handed_out(queue):
     assert len(list(queue.reports())) == 4
     assert [(one.boot, one.sequence - FIRST_REPORT) for one in queue.newest_reports()] == [(8, 2)]
     assert list(queue.reports("dev:2")) == []
+
+
+def test_old_reports_are_forgotten_but_for_the_last_of_each_boot(queue, clock):
+    put(queue, a_report(), a_report(number=1), a_report(number=2), a_report(boot=8, number=4))
+    clock.us += 1000
+    put(queue, a_report(boot=8, number=5))
+    assert queue.purge_reports(clock.us).result(10) == 3
+    assert [(one.boot, one.sequence - FIRST_REPORT) for one in queue.reports()] == [(7, 2), (8, 5)]
+    assert put(queue, a_report()) == [Outcome.REPEATED]
+    assert [one.boot for one in queue.newest_reports()] == [8]
 
 
 # --- what strangers may send ------------------------------------------------------------------------------------------
@@ -318,22 +330,41 @@ class Truth:
             assert listed == [sequence for sequence in unexplained if sequence < highest]
 
 
-@settings(max_examples=150, deadline=None)
+def tell(queue, truth, rng):
+    """All messages in some order, some of them twice."""
+    messages = truth.messages + rng.choices(truth.messages, k=10)
+    rng.shuffle(messages)
+    futures = []
+    while messages:
+        futures.append(queue.put([messages.pop() for _ in range(min(len(messages), rng.randint(1, 5)))]))
+    for future in futures:
+        future.result(10)
+
+
+@settings(max_examples=100, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_any_history_in_any_order_ends_in_the_truth(tmp_path_factory, rng):
     truth = Truth(rng)
-    messages = truth.messages + rng.choices(truth.messages, k=10)
-    rng.shuffle(messages)
     with Queue(tmp_path_factory.mktemp("account")) as queue:
-        futures = []
-        while messages:
-            futures.append(queue.put([messages.pop() for _ in range(min(len(messages), rng.randint(1, 5)))]))
-        for future in futures:
-            future.result(10)
+        tell(queue, truth, rng)
         truth.check(queue)
         ranges = rows(queue)
         for one, following in pairwise(ranges):
             assert one[0] < following[0] or one[2] < following[1]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False))
+def test_beyond_the_limit_the_sums_are_still_the_truth(tmp_path_factory, monkeypatch, rng):
+    monkeypatch.setattr("judder.account.MISSING_PER_DEVICE", 2)
+    truth = Truth(rng)
+    with Queue(tmp_path_factory.mktemp("account")) as queue:
+        tell(queue, truth, rng)
+        assert len(rows(queue)) <= 2
+        for boot, captured in truth.captured.items():
+            found = account(queue, boot)
+            assert (found.captured, found.stored) == (captured, sum(of == boot for of, _ in truth.arrived))
+            assert found.missing >= 0
 
 
 # --- asking again -----------------------------------------------------------------------------------------------------

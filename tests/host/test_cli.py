@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from tests.frames import encode, golden, motor, window
+from tests.frames import encode, encode_report, golden, motor, window
 
 from judder import __version__, decode
 
@@ -77,6 +77,20 @@ def test_decode_to_json_is_exact(body):
         assert (found["boot"], found["sequence"]) == (expected.boot, expected.sequence)
         assert found["interval_s"] == expected.interval_s
         assert found["samples_lost"] == expected.samples_lost
+
+
+def test_decode_shows_reports_beside_windows(body, tmp_path):
+    path = tmp_path / "reports.bin"
+    said = {"captured": 5, "reset": "POWER_ON\x1b[2J", "later": {"a": [None]}}
+    path.write_bytes(encode_report(said, ["dev:[1]", *[""] * 5], 7, 0x80000002, 1790000000000000) + body.read_bytes())
+    shown = judder("decode", path).stdout
+    assert "report 00000007:2147483650 of dev:[1], 2026-09-21 14:13:20 UTC" in shown
+    assert "  captured: 5\n  reset: POWER_ON?[2J\n" in shown
+    assert "deadbeef:7" in shown
+    report, *windows = map(json.loads, judder("decode", path, "--json").stdout.splitlines())
+    assert report["report"] == said
+    assert (report["boot"], report["sequence"], report["written_at"][:10]) == (7, 0x80000002, "2026-09-21")
+    assert len(windows) == 2
 
 
 def test_decode_to_csv_is_exact_and_can_be_replayed(body, tmp_path):

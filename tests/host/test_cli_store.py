@@ -8,10 +8,10 @@ import urllib.request
 
 import numpy as np
 import pytest
-from tests.frames import encode, motor, window
+from tests.frames import encode, encode_report, motor, window
 from tests.host.test_cli import complaint, judder
 
-from judder import decode
+from judder import decode, decode_frames
 from judder.config import Config
 from judder.queue import Queue
 from judder.records import State, entry
@@ -90,6 +90,58 @@ def test_backup_while_a_server_runs_can_be_served_from(data, tmp_path):
     (tmp_path / "restored").mkdir()
     (tmp_path / "copy.sqlite").rename(tmp_path / "restored" / "windows.sqlite")
     assert json.loads(judder("queue", "status", "--data", tmp_path / "restored", "--json").stdout)["waiting"] == 1
+
+
+@pytest.fixture
+def reported(data):
+    """The same folder with reports: of the device, of a boot before, and of a device that sends nothing else."""
+    bodies = (
+        encode_report(
+            {"captured": 9, "previous_boot": 6, "uptime_s": 7200, "bars": 3}, ["dev:1", "fw 1", *[""] * 4], 7
+        ),
+        encode_report(
+            {"captured": 9, "lost": [[6, 0, 4, "dropped"]], "voltage_v": 5.1, "uptime_s": 10800, "waiting": 4},
+            ["dev:1", "fw 2", *[""] * 4],
+            7,
+            (1 << 31) + 1,
+        ),
+        encode_report({"uptime_s": 9e18}, ["dev:[red]\x1b", *[""] * 5], 5),
+    )
+    with Queue(data) as queue:
+        queue.put([entry(item) for body in bodies for item in decode_frames(body)]).result(10)
+        queue.put([entry(decode(frame(6))[0])]).result(10)
+    return data
+
+
+def test_losses_for_people_and_programs(reported):
+    found = json.loads(judder("queue", "losses", "--data", reported, "--device", "dev:1", "--json").stdout)["boots"]
+    by_boot = {one["boot"]: one for one in found}
+    assert by_boot["00000006"]["lost"] == {"dropped": 5}
+    assert (by_boot["00000006"]["ended"], by_boot["00000006"]["tail_unknown"]) == (True, True)
+    assert by_boot["00000006"]["seen_at"] is None
+    assert by_boot["00000007"]["missing_ranges"] == [[4, 5]]
+    assert {name: by_boot["00000007"][name] for name in ("captured", "stored", "on_the_way", "missing")} == {
+        "captured": 9,
+        "stored": 5,
+        "on_the_way": 2,
+        "missing": 2,
+    }
+    shown = judder("queue", "losses", "--data", reported, COLUMNS="160").stdout
+    assert "5 dropped" in shown
+    assert "its last windows are not known" in shown
+    assert "\x1b" not in shown
+
+
+def test_devices_for_people_and_programs(reported):
+    found = json.loads(judder("devices", "--data", reported, "--json").stdout)["devices"]
+    (one,) = (one for one in found if one["device"] == "dev:1")
+    assert one["firmware"] == "fw 2"
+    assert (one["uptime_s"], one["waiting"], one["voltage_v"], one["bars"]) == (10800, 4, 5.1, None)
+    assert (one["stored"], one["missing"], one["lost"]) == (5, 2, {"dropped": 5})
+    shown = judder("devices", "--data", reported, COLUMNS="160").stdout
+    assert "3.0 h" in shown
+    assert "dev:[red]?" in shown
+    assert json.loads(judder("devices", "--data", reported, "--device", "x", "--json").stdout) == {"devices": []}
 
 
 def test_export(data, tmp_path):

@@ -121,6 +121,9 @@ def test_a_header_that_makes_no_sense_says_why(frame, status, reason):
         b'{"captured": NaN}',
         b'{"captured": Infinity}',
         b'{"x": -Infinity}',
+        b'{"x": -1e999}',
+        b'{"x": ' + b"[" * 16 + b"]" * 16 + b"}",
+        b'{"x": ' + b'{"a":' * 800 + b"0" + b"}" * 801,
         b'{"captured": 1e999}',
         b'{"captured": 0.5}',
         b'{"voltage_v": 1e999}',
@@ -163,6 +166,7 @@ def test_a_member_of_another_type_or_beyond_its_bounds_is_refused(members):
 
 
 def test_what_does_not_matter_is_ignored():
+    assert isinstance(only(encode_report({}, content=b'{"x": ' + b"[" * 14 + b"0" + b"]" * 14 + b"}")), Report)
     found = only(encode_report({"captured": None, "lost": [[7, 1, 2, "eaten"]], "later": [{"deep": [None, -1]}]}))
     assert found.captured is None
     assert found.lost == (Loss(7, 1, 2, "eaten"),)
