@@ -107,9 +107,11 @@ class Chain:
 def chain(data, **config):
     """A chain whose server keeps its store in folder `data`."""
     service = EdgeImpulse(api_key=demo.API_KEY, hmac_key=demo.HMAC_KEY)
-    with on_thread(lambda: edge_impulse.running(service)):
-        with background(server_config(data, service, **config)) as server:
-            yield Chain(service, server.queue, Notehub({"ingest": server.url}))
+    with (
+        on_thread(lambda: edge_impulse.running(service)),
+        background(server_config(data, service, **config)) as server,
+    ):
+        yield Chain(service, server.queue, Notehub({"ingest": server.url}))
 
 
 def server_config(data, service, **config):
