@@ -6,6 +6,7 @@ Conditions of every run (judder.emulator.bench): ODR off by up to 5 %, crystal b
 
 import itertools
 import json
+import random
 import shutil
 
 import numpy as np
@@ -16,7 +17,7 @@ from judder.board import Tree, tree
 from judder.config import Config
 from judder.emulator import faults
 from judder.emulator.bench import Bench
-from judder.emulator.flash import Torn
+from judder.emulator.flash import BLOCK_BYTES, Torn
 from judder.emulator.i2c import ADDRESS_NACK, Injected
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import response
@@ -26,8 +27,10 @@ from judder.emulator.notecard.faults import AnsweredInstead, BadStream, BrownOut
 from judder.emulator.notecard.line import seal
 from judder.emulator.notecard.link import WebResponse
 from judder.emulator.notehub import Notehub
+from judder.emulator.power import PowerCuts
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
+from judder.emulator.swan import Timing
 from judder.frame import HEADER, HEADER_LENGTH
 from judder.server import background
 
@@ -128,16 +131,18 @@ def test_no_fault_loses_or_doubles_a_window(tmp_path, name):
     lines = []
     finished = demo.run(demo.Options(tmp_path, windows=30, fault=name), on_line=lambda device, line: lines.append(line))
     assert finished.wrong == []
-    assert finished.report.windows_captured == finished.report.windows_stored >= 30
+    assert finished.report.windows_captured == finished.report.windows_stored + finished.report.windows_cut_off >= 30
     assert (finished.report.lost, finished.report.duplicates) == (0, 0)
     assert finished.report.windows_delivered + finished.held.total() == finished.report.windows_stored
     (bench,) = finished.benches
+    assert name == "power-cut" or finished.report.windows_cut_off == 0
     evidence = {
         "nack": lambda: bench.bus.injected,
         "eio": lambda: bench.bus.injected,
         "stall": lambda: finished.report.samples_lost,
         "edge-impulse-down": lambda: finished.service.refused["503"],
         "offline": lambda: [line for line in lines if "not connected to Notehub" in line],
+        "power-cut": lambda: len(bench.cuts) >= 3,
     }
     struck = evidence.get(name, lambda: all(fault.hits for fault in bench.notecard.faults))
     assert struck(), "the fault never happened"
@@ -551,6 +556,74 @@ def test_power_cut_at_a_step_of_the_ring_s_flash_costs_no_window_that_was_safe(l
     assert kept <= stored.keys()
     assert stored.keys() <= bench.captured.keys()
     assert len(list(running.server.queue.windows())) == len(stored)
+
+
+def test_power_fails_at_each_moment_and_takes_only_what_was_in_ram(loop):
+    """The bench knows what each cut took: windows captured, neither acknowledged nor moved to the ring's file."""
+    running = loop()
+    cuts = PowerCuts(running.bench, random.Random(4))
+    with running.bench as bench:
+        bench.run(45, give_up_after_s=4 * HOUR_S)
+    assert {"acquiring", "talking", "idle"} < set(cuts.struck)
+    assert len(set(cuts.struck) & set(Torn)) >= 3
+    assert not bench.unsettled
+    stored = running.stored()
+    assert len(list(running.server.queue.windows())) == len(stored)
+    assert bench.acknowledged <= stored.keys() <= bench.captured.keys()
+    assert bench.captured.keys() - stored.keys() <= bench.cut_off
+    assert len(bench.cuts) == bench.swan.boots - 1 >= 6
+    for cut in bench.cuts:
+        assert not cut.lost & (cut.acknowledged | cut.in_flash)
+        assert cut.in_flash <= stored.keys()
+        boots = {boot for boot, _ in cut.lost}
+        assert len(boots) <= 1
+        assert all(key[0] in boots for key in cut.lost)
+
+
+# --- nothing is written while measuring -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("windows", [1000])
+def test_the_flash_rests_while_samples_come_in(loop, windows):
+    """A page stops the CPU for 64 ms, twice what the FIFO holds at 1344 Hz. Nothing else here could overrun it."""
+    running = loop(
+        settings={"SAMPLES": 64, "CAPTURE_EVERY_S": 2, "POST_BYTES": 4096}, timing=Timing(stall_probability=0.0)
+    )
+    outages = [(start_s * 10**9, (start_s + 120) * 10**9) for start_s in range(30, 20_000, 240)]
+    running.bench.notecard.link.outages += outages
+    with running.bench as bench:
+        bench.run(windows)
+    running.check_nothing_lost_or_doubled()
+    assert len(running.said("moved to ring.bin")) >= 4
+    assert bench.swan.flash.steps > 100
+    assert sum(truth.flash_steps for truth in bench.captured.values()) == 0
+    assert sum(truth.lost for truth in bench.captured.values()) == 0
+    assert not [line for line in running.said("captured:") if ", 1 tries," not in line]
+
+
+def test_a_step_of_the_flash_in_a_window_would_be_counted(loop):
+    running = loop(ring_bytes=4096)
+    flash = running.bench.swan.flash
+    running.bench.bus.faults.append(write_in_mid_window(flash))
+    with running.bench as bench:
+        bench.run(1)
+    (truth, *_) = bench.captured.values()
+    assert truth.flash_steps >= 2
+    assert truth.lost > 0
+
+
+def write_in_mid_window(flash):
+    bursts = itertools.count()
+
+    def fault(transfer):
+        if transfer.address == LIS3DH_ADDRESS and transfer.read_length > 6:
+            number = next(bursts)
+            if number % 20 == 0:
+                flash.write(0, number.to_bytes(4, "little") * (BLOCK_BYTES // 4))
+                flash.flush()
+
+    return fault
 
 
 # --- watchdog ---------------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class Report:
     bytes_article: int = 0
     peak_hz_true: float | None = None
     peak_hz_seen: float | None = None
+    windows_cut_off: int = 0  # gone with the board's power, before they were safe anywhere
 
 
 @dataclass
@@ -131,8 +132,8 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     for bench in benches:
         if len(bench.captured) < options.windows:
             finished.wrong.append(f"{bench.device} captured {len(bench.captured)} of {options.windows} windows in time")
-        if unsettled := len(bench.captured.keys() - bench.acknowledged - bench.given_up):
-            finished.wrong.append(f"{bench.device} never learned what became of {unsettled} windows")
+        if bench.unsettled:
+            finished.wrong.append(f"{bench.device} never learned what became of {len(bench.unsettled)} windows")
     _count(finished, given_up)
     _check_samples(finished)
     _measure_intervals(finished)
@@ -227,7 +228,8 @@ def _count(finished: Run, given_up: set[Key]) -> None:
     report, truths, stored = finished.report, finished.truths, finished.stored
     report.windows_captured = len(truths)
     report.windows_stored = len(stored)
-    report.lost = len(truths.keys() - stored.keys() - given_up)
+    report.windows_cut_off = len(_cut_off(finished))
+    report.lost = len(truths.keys() - stored.keys() - given_up - _reported(finished))
     report.samples_lost = sum(truths[key].lost for key in stored)
     report.samples_lost_reported = sum(window.samples_lost or 0 for window in stored.values())
     report.bytes_on_air = sum(len(window.frame) for window in stored.values())
@@ -237,6 +239,19 @@ def _count(finished: Run, given_up: set[Key]) -> None:
     if report.duplicates:
         finished.wrong.append(f"{report.duplicates} windows were delivered twice")
     finished.wrong += [f"{_name(key)} was given up by the firmware" for key in sorted(given_up)]
+
+
+def _cut_off(finished: Run) -> set[Key]:
+    """Windows that a power cut took out of the board's RAM before they arrived."""
+    return {(bench.device, *key) for bench in finished.benches for key in bench.cut_off} - finished.stored.keys()
+
+
+def _reported(finished: Run) -> set[Key]:
+    """Windows that nobody has, and of which the server knows that they are missing.
+
+    Until boards report what they lost, the bench speaks for them: it knows what a power cut took.
+    """
+    return _cut_off(finished)
 
 
 def _check_samples(finished: Run) -> None:

@@ -8,7 +8,9 @@ The ring's file is on the board's flash as `judder deploy` leaves it, unless the
 its drive is a folder, and deploy makes ring.bin there. `ring_bytes` 0: a board without it, which keeps windows in RAM.
 
 The firmware prints a line when it has committed a window and one when the server has acknowledged it. From the first
-the bench takes the truth about that window: which samples the chip gave, when it took them, how many it lost.
+the bench takes the truth about that window: which samples the chip gave, when it took them, how many it lost. A third
+line says how many windows have been moved to the ring's file; so the bench knows what a power cut takes: those that
+are captured, neither acknowledged nor safe. What the board itself could know of them is only where they end.
 """
 
 import os
@@ -38,10 +40,13 @@ from judder.emulator.usb import UsbPort
 
 ODR_ERROR = 0.05
 CRYSTAL_PPM = 20.0
+OFF_NS = 5 * 10**9  # how long a board whose power went stays off
 PRODUCT = "com.example.judder:bench"
 
 Key = tuple[int, int]
-_WINDOW_LINE = re.compile(r"window ([0-9a-f]{8}):(\d+) (captured: (\d+) samples|stored|given up)")
+_WINDOW_LINE = re.compile(r"window ([0-9a-f]{8}):(\d+) (captured: (\d+) samples|stored|given up|refused)")
+_FOUND_LINE = re.compile(r"(\d+) windows of earlier starts in ")
+_MOVED_LINE = re.compile(r"(\d+) windows moved to ")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,22 @@ class Truth:
     first_sample_utc_s: float
     counts_crc: int
     """CRC-32 of the samples as they were on the bus, right-justified (little-endian int16, x, y, z)."""
+    flash_steps: int
+    """Erases and programs of the flash, which stop everything, from the first to the last read of its samples."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What the board knew when it lost its RAM, by a power cut or a reset; and which windows were lost with it."""
+
+    started_at_ns: int
+    """When it was up again."""
+    captured: frozenset[Key]
+    acknowledged: frozenset[Key]
+    in_flash: frozenset[Key]
+    """Confirmed to have been moved to the ring's file, ever."""
+    lost: frozenset[Key]
+    """Neither acknowledged nor in flash; some may have arrived without the board's learning of it."""
 
 
 class Bench:
@@ -98,6 +119,7 @@ class Bench:
             timing=replace(timing or Timing(), crystal_ppm=crystal_ppm),
             seed=drawn.randrange(2**32) + salt,
             on_line=self._see,
+            on_start=self._note_start,
             firmware=firmware,
             runtime=runtime,
             usb=usb,
@@ -108,6 +130,14 @@ class Bench:
         self.captured: dict[Key, Truth] = {}
         self.acknowledged: set[Key] = set()
         self.given_up: set[Key] = set()
+        self.in_flash: set[Key] = set()  # at any time
+        self.cut_off: set[Key] = set()  # lost with the board's RAM, and never heard of again
+        self.unsettled: set[Key] = set()  # captured, and should still be with the board
+        self.cuts: list[Cut] = []
+        self._starts = 0
+        self._in_ram: list[Key] = []
+        self._of_earlier_starts: set[Key] = set()
+        self._found = 0  # of those that the board has found in the ring's file, and not yet settled
         self._on_line = on_line
         self._stopped = False
 
@@ -127,31 +157,71 @@ class Bench:
         Gives up when that has not happened `give_up_after_s` of the bench's time from now.
         """
         deadline_ns = self.clock.now_ns() + give_up_after_s * 1e9
-        self.swan.run(lambda: self._stopped or self._done(windows) or self.clock.now_ns() > deadline_ns)
+        self._run(lambda: self._done(windows) or self.clock.now_ns() > deadline_ns)
 
     def run_for(self, seconds: float) -> None:
         """Let the board run for a time of its own."""
         deadline_ns = self.clock.now_ns() + seconds * 1e9
-        self.swan.run(lambda: self._stopped or self.clock.now_ns() >= deadline_ns)
+        self._run(lambda: self.clock.now_ns() >= deadline_ns)
 
     def stop(self) -> None:
         """Make a run end soon, from any thread."""
         self._stopped = True
 
+    def _run(self, until: Callable[[], bool]) -> None:
+        """A board without power gets it back."""
+        while not self._stopped and not until():
+            if self.swan.has_power:
+                self.swan.step()
+            else:
+                self.clock.sleep(OFF_NS)
+                self.swan.power_on()
+
     def _done(self, windows: int) -> bool:
-        return len(self.captured) >= windows and len(self.acknowledged) + len(self.given_up) >= len(self.captured)
+        return len(self.captured) >= windows and not self.unsettled
 
     def _see(self, line: str) -> None:
-        match = _WINDOW_LINE.match(line)
-        if match:
-            key = int(match[1], 16), int(match[2])
-            if match[4]:
-                self.captured[key] = self._truth(int(match[4]))
-            elif match[3] == "stored":
-                self.acknowledged.add(key)
-            else:
-                self.given_up.add(key)
+        window = _WINDOW_LINE.match(line)
+        moved = _MOVED_LINE.match(line)
+        found = _FOUND_LINE.match(line)
+        if window:
+            self._see_window((int(window[1], 16), int(window[2])), window[3], window[4])
+        elif moved:
+            self.in_flash.update(self._in_ram[: int(moved[1])])
+            del self._in_ram[: int(moved[1])]
+        elif found:
+            self._found = int(found[1])
         self._on_line(self.device, line)
+
+    def _see_window(self, key: Key, what: str, samples: str | None) -> None:
+        if key in self._in_ram:
+            self._in_ram.remove(key)
+        if what == "refused":  # it goes behind the others
+            if key not in self.in_flash:
+                self._in_ram.append(key)
+        elif samples:
+            self.captured[key] = self._truth(int(samples))
+            self.unsettled.add(key)
+            self._in_ram.append(key)
+        else:
+            (self.acknowledged if what == "stored" else self.given_up).add(key)
+            self.unsettled.discard(key)
+            self.cut_off.discard(key)
+            self._found -= key in self._of_earlier_starts
+        if self._found <= 0:  # the rest was released in the ring's file, and the power went before that was printed
+            self.unsettled -= self._of_earlier_starts
+
+    def _note_start(self) -> None:
+        self._starts += 1
+        if self._starts == 1:
+            return
+        lost = frozenset(self._in_ram)
+        known = frozenset(self.captured), frozenset(self.acknowledged), frozenset(self.in_flash)
+        self.cuts.append(Cut(self.clock.now_ns(), *known, lost))
+        self.cut_off |= lost
+        self.unsettled -= lost
+        self._of_earlier_starts, self._found = set(self.captured), 0
+        self._in_ram.clear()
 
     def _truth(self, samples: int) -> Truth:
         given = list(self.lis3dh.given)[-samples:]
@@ -167,7 +237,14 @@ class Bench:
             interval_s=(last_ns - first_ns) / 1e9 / (last - first),
             first_sample_utc_s=(self.clock.utc_ns() - self.clock.now_ns() + first_ns) / 1e9,
             counts_crc=crc32(_right_justified(left_justified)),
+            flash_steps=self._flash_steps(samples),
         )
+
+    def _flash_steps(self, samples: int) -> int:
+        if self.swan.flash is None:
+            return 0
+        read_ns = self.lis3dh.given_at_ns
+        return sum(read_ns[-samples] <= step_ns <= read_ns[-1] for step_ns in self.swan.flash.step_ns)
 
     @staticmethod
     def _share_one_core() -> None:

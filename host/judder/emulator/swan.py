@@ -10,7 +10,8 @@ CircuitPython makes, its console has the REPL, and the drive is writable for the
 With `flash` a real MicroPython finds the drive's blocks in flashbdev.bdev, the name that MicroPython's own ports use,
 and can put its file system on them; os.sync writes the cached page back. If there is a ring.bin on it (`fat.volume`),
 that is the one the firmware opens, on every runtime; all other files are in the folder. When a step of the flash takes
-the power, the board is off until it is switched on again.
+the power, or one of `faults`, which see each request before it is carried out, does so by raising PowerLostError, the
+board is off until it is switched on again.
 """
 
 import json
@@ -74,6 +75,8 @@ class SwanCrashError(RuntimeError):
 class Swan:
     """The board on `bus`. `settings` is written to its settings.toml; `on_line` sees each line it prints.
 
+    `on_start` is called whenever it starts with empty RAM.
+
     With `usb` it runs what is on its drive (a new one, or the folder `drive`), otherwise `firmware`. `drive_steps`
     names each step by which it has changed the drive; at step `cut_at` the power goes, in the way `cut` says.
     """
@@ -87,6 +90,7 @@ class Swan:
         timing: Timing | None = None,
         seed: int = 0,
         on_line: Callable[[str], None] = lambda line: None,
+        on_start: Callable[[], None] = lambda: None,
         firmware: Tree | None = None,
         runtime: Runtime | None = None,
         usb: UsbPort | None = None,
@@ -99,6 +103,8 @@ class Swan:
         self.bus = bus
         self.timing = timing or Timing()
         self.on_line = on_line
+        self.on_start = on_start
+        self.faults: list[Callable[[Request], None]] = []
         self.lines: deque[str] = deque(maxlen=CONSOLE_LINES)
         self.boots = 0
         self._random = random.Random(seed)
@@ -180,6 +186,7 @@ class Swan:
 
     def _start(self, *, soft: bool = False, raw: bool = False) -> None:
         """A new interpreter: from boot.py on, or after a soft reboot without it, and then perhaps in the raw REPL."""
+        self.on_start()
         from_swan, swan_out = os.pipe()
         swan_in, to_swan = os.pipe()
         start = {
@@ -257,6 +264,8 @@ class Swan:
         if request.op == ord("T"):
             self._charge_bus_call()
         try:
+            for fault in self.faults:
+                fault(request)
             status, data = carry_out(request, self.bus, self._ops)
             if self.flash is not None:
                 self.flash.background()
