@@ -15,7 +15,7 @@ import pytest
 from judder import Flags, decode, demo
 from judder.board import Tree, tree
 from judder.config import Config
-from judder.emulator import faults
+from judder.emulator import fat, faults
 from judder.emulator.bench import Bench
 from judder.emulator.flash import BLOCK_BYTES, Torn
 from judder.emulator.i2c import ADDRESS_NACK, Injected
@@ -30,7 +30,7 @@ from judder.emulator.notehub import Notehub
 from judder.emulator.power import PowerCuts
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
-from judder.emulator.swan import Timing
+from judder.emulator.swan import PowerCut, Timing
 from judder.frame import HEADER, HEADER_LENGTH
 from judder.server import background
 
@@ -600,6 +600,38 @@ def test_the_flash_rests_while_samples_come_in(loop, windows):
     assert sum(truth.flash_steps for truth in bench.captured.values()) == 0
     assert sum(truth.lost for truth in bench.captured.values()) == 0
     assert not [line for line in running.said("captured:") if ", 1 tries," not in line]
+    assert bench.swan.drive_steps == []
+
+
+def test_nothing_that_could_tear_the_drive_s_table_is_done_while_windows_come_and_go(loop):
+    """A cut into page 0 would cost the drive (PowerCut.table). Captured, sent, spilled, released, found again."""
+    running = loop(settings={"CAPTURE_EVERY_S": 120})
+    running.bench.notecard.link.outages += [(300 * 10**9, 1500 * 10**9), (2400 * 10**9, 3600 * 10**9)]
+    flash = running.bench.swan.flash
+    with running.bench as bench:
+        bench.swan.run(lambda: safe(running) and len(running.said("moved to")) > 2)
+        bench.swan.reset()
+        bench.run(40)
+    assert running.said("windows of earlier starts")
+    assert flash.steps > 20
+    assert bench.swan.drive_steps == []
+    assert sum(flash.erases[:4]) == 0  # page 4, the directory's last, is where the file begins
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_torn_table_costs_the_drive_with_the_ring_on_it(loop, tmp_path):
+    shutil.copytree(tree().device, tmp_path / "device")
+    main = tmp_path / "device" / "main.py"
+    main.write_text(main.read_text().replace('if __name__ == "__main__"', "os.mkdir('logs')\nif True"))
+    running = loop(firmware=Tree(tmp_path / "device", tree().boot))
+    with running.bench as bench:
+        bench.swan.cut_at, bench.swan.cut = 1, PowerCut.table
+        bench.swan.run(lambda: not bench.swan.has_power)
+        assert bench.swan.drive_steps == ["mkdir"]
+        bench.swan.power_on()
+        bench.run(1)
+        assert sorted(path.name for path in bench.swan.drive.iterdir()) == ["code.py", "lib", "logs", "settings.toml"]
+    assert fat.find(bench.swan.flash, "ring.bin") is None
 
 
 def test_a_step_of_the_flash_in_a_window_would_be_counted(loop):

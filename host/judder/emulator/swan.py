@@ -46,6 +46,7 @@ DRIVE_BYTES = 1_000_000  # of 1 MiB, what FAT and directories leave
 DEFAULT_CODE = 'print("Hello World!")\n'
 VERSION = (10, 3, 1)
 BOARD = "swan_r5"
+RESET_REASON = "UNKNOWN"  # all that the STM port ever tells of a reset
 _INPUT_S = 0.05
 
 
@@ -54,6 +55,11 @@ class PowerCut(StrEnum):
 
     before = "before"
     midway = "midway"
+    table = "table"
+    """In page 0, which holds boot sector and table: CircuitPython finds no file system and makes a new one.
+
+    Whatever changes table or directory may be cut so; a write in place, which may not, is cut before it.
+    """
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ class Swan:
         self._errors = Path(self._temporary.name) / "stderr"
         self._partial_line = ""
         self._safe_mode = self._safe_mode_next = ""
+        self._reset_reason = RESET_REASON
+        self._table_is_torn = False
         self._drive_is_ours = usb is None
         self._autoreload, self._in_repl = True, False
         self._next: Callable[[], None] | None = None  # what the request just answered leads to
@@ -174,9 +182,14 @@ class Swan:
         self.power_off()
         self._temporary.cleanup()
 
-    def power_on(self, safe_mode: str = "") -> None:
-        """Start as after a reset; `safe_mode` is the name of CircuitPython's reason to be in it, if it is."""
-        self._safe_mode = safe_mode
+    def power_on(self, safe_mode: str = "", reset_reason: str = RESET_REASON) -> None:
+        """Start as after a reset; `safe_mode` is the name of CircuitPython's reason to be in it, if it is.
+
+        `reset_reason` is one of microcontroller.ResetReason's names.
+        """
+        if self._table_is_torn:
+            self._new_drive()
+        self._safe_mode, self._reset_reason = safe_mode, reset_reason
         self._drive_is_ours = self.usb is None
         self._autoreload, self._in_repl = not safe_mode, False
         if self.flash is not None:
@@ -194,6 +207,7 @@ class Swan:
             "raw": raw,
             "console": self.usb is not None,
             "safe_mode": self._safe_mode,
+            "reset_reason": self._reset_reason,
             "drive": str(self.drive),
             "ring": self._ring(),
             "capacity": self.drive_bytes,
@@ -241,10 +255,10 @@ class Swan:
     def has_power(self) -> bool:
         return self._child is not None
 
-    def reset(self, safe_mode: str = "") -> None:
+    def reset(self, safe_mode: str = "", reset_reason: str = RESET_REASON) -> None:
         """Start anew; with `safe_mode` as after CircuitPython's own crash, say HARD_FAULT."""
         self.power_off()
-        self.power_on(safe_mode)
+        self.power_on(safe_mode, reset_reason)
 
     def _soft_reboot(self, *, raw: bool) -> None:
         self._stop()
@@ -352,6 +366,7 @@ class Swan:
         self.drive_steps.append(request.written.decode())
         if len(self.drive_steps) != self.cut_at:
             return b""
+        self._table_is_torn = self.cut is PowerCut.table and self.drive_steps[-1] != "write in place"
         return b"\x02" if self.cut is PowerCut.midway else b"\x01"
 
     def _format_drive(self) -> None:
@@ -360,10 +375,16 @@ class Swan:
         (self.drive / "code.py").write_text(DEFAULT_CODE)
         (self.drive / "settings.toml").touch()
 
-    def _erase_drive(self, request: Request) -> bytes:
+    def _new_drive(self) -> None:
         shutil.rmtree(self.drive)
         self.drive.mkdir()
         self._format_drive()
+        if self.flash is not None:
+            self.flash.load(fat.volume({}))
+        self._table_is_torn = False
+
+    def _erase_drive(self, request: Request) -> bytes:
+        self._new_drive()
         return self._ask_reset(request)
 
     def _lose_power(self, request: Request) -> bytes:
