@@ -79,28 +79,9 @@ class Chain:
         captured = {(bench.device, *key) for bench in self.benches for key in bench.captured}
         found.captured = len(captured)
         assert stored <= captured
-        accounts = {(account.device, account.boot): account for account in self.queue.accounts()}
-        missing = {}
-        for device, boot, sequence in captured - stored:
-            missing.setdefault((device, boot), []).append(sequence)
-        for boot, sequences in missing.items():
-            self._explain(found, accounts.get(boot), sequences)
+        fate = demo.fate(captured - stored, self.queue.accounts())
+        found.reported, found.tail, found.unreported = dict(fate.reported), fate.tail, fate.unreported
         return found
-
-    @staticmethod
-    def _explain(found, account, sequences):
-        if account is None:
-            found.unreported += len(sequences)
-            return
-        tail = [sequence for sequence in sequences if sequence >= account.captured]
-        if account.tail_unknown:
-            found.tail += len(tail)
-        else:
-            found.unreported += len(tail)
-        explained = min(sum(account.lost.values()), len(sequences) - len(tail))
-        found.unreported += len(sequences) - len(tail) - explained
-        for reason, number in account.lost.items():
-            found.reported[reason] = found.reported.get(reason, 0) + number
 
 
 @contextmanager

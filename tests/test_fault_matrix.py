@@ -25,7 +25,6 @@ from judder.emulator.clock import VirtualClock
 from judder.emulator.edge_impulse import EdgeImpulse, Mode
 from judder.emulator.flash import PowerLostError, Torn
 from judder.emulator.notecard import ADDRESS as NOTECARD_ADDRESS
-from judder.emulator.notecard.link import NEVER
 from judder.emulator.notehub import Notehub
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError, cpython
 from judder.server import background
@@ -67,19 +66,13 @@ def outage(bench, start_s, end_s):
     bench.notecard.link.outages.append((int(start_s * SECOND_NS), int(end_s * SECOND_NS)))
 
 
-def drained(bench):
-    """Outboard updates are allowed only when nothing waits."""
-    newest = list(bench.captured)[-1:]
-    return bench.notecard.outboard.allowed_from_ns != NEVER and bench.acknowledged.issuperset(newest)
-
-
 def settle(bench, limit_s=4 * 86400):
     """Until nothing waits on the board and all that it had to report is reported."""
     deadline_ns = bench.clock.now_ns() + limit_s * SECOND_NS
     for _ in range(2):
         bench.run_for(REPORTED_WITHIN_S)
-        bench.swan.run(lambda: drained(bench) or bench.clock.now_ns() > deadline_ns)
-        assert drained(bench)
+        bench.swan.run(lambda: bench.drained or bench.clock.now_ns() > deadline_ns)
+        assert bench.drained
 
 
 def live_through_cut(bench):
@@ -135,7 +128,7 @@ def test_power_cut_at_every_notecard_step(tmp_path, row, runtime):
             if cut_at:
                 live_through_cut(bench)
             else:
-                bench.swan.run(lambda: bench.captured and drained(bench))
+                bench.swan.run(lambda: bench.captured and bench.drained)
             first_life = transfers
             settle(bench)
         return first_life

@@ -7,7 +7,7 @@ server, SQLite and the decoder.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 from pydantic import SecretStr
 
+from judder.account import Account
 from judder.background import background as on_thread
 from judder.config import Config
 from judder.emulator import edge_impulse, faults
@@ -73,6 +74,7 @@ class Report:
     bytes_article: int = 0
     peak_hz_true: float | None = None
     peak_hz_seen: float | None = None
+    windows_reported_lost: int = 0  # named as lost by the server's account, or in the unknown tail of a boot
 
 
 @dataclass
@@ -111,6 +113,7 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
         crashes = _run_all(benches, options.windows)
         service.mode = Mode()
         _wait_for_delivery(server.queue)
+        accounts = server.queue.accounts()
         truths = {(bench.device, *key): truth for bench in benches for key, truth in bench.captured.items()}
         arrived = [
             (stored, stored.window())
@@ -131,9 +134,9 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     for bench in benches:
         if len(bench.captured) < options.windows:
             finished.wrong.append(f"{bench.device} captured {len(bench.captured)} of {options.windows} windows in time")
-        if unsettled := len(bench.captured.keys() - bench.acknowledged - bench.given_up.keys()):
-            finished.wrong.append(f"{bench.device} never learned what became of {unsettled} windows")
-    _count(finished, given_up)
+        if not bench.drained:
+            finished.wrong.append(f"{bench.device} still holds windows")
+    _count(finished, given_up, fate(truths.keys() - finished.stored.keys(), accounts))
     _check_samples(finished)
     _measure_intervals(finished)
     if options.replay is None:
@@ -223,11 +226,43 @@ def _run_all(benches: list[Bench], windows: int) -> list[str]:
 # --- what the run showed ----------------------------------------------------------------------------------------------
 
 
-def _count(finished: Run, given_up: set[Key]) -> None:
+@dataclass
+class Fate:
+    """What the server's account says of windows that are not there."""
+
+    reported: Counter[str] = field(default_factory=Counter)
+    """Lost, by reason."""
+    tail: int = 0
+    """Behind the last one that is known of a boot whose end is unknown."""
+    unreported: int = 0
+
+
+def fate(missing: Set[Key], accounts: Iterable[Account]) -> Fate:
+    """Of windows that were captured and are not stored."""
+    known = {(account.device, account.boot): account for account in accounts}
+    found = Fate()
+    sequences: dict[tuple[str, int], list[int]] = {}
+    for device, boot, sequence in missing:
+        sequences.setdefault((device, boot), []).append(sequence)
+    for boot_of_device, ours in sequences.items():
+        account = known.get(boot_of_device)
+        if account is None:
+            found.unreported += len(ours)
+            continue
+        behind = sum(sequence >= account.captured for sequence in ours)
+        found.tail += behind if account.tail_unknown else 0
+        found.unreported += 0 if account.tail_unknown else behind
+        found.unreported += max(0, len(ours) - behind - sum(account.lost.values()))
+        found.reported.update(account.lost)
+    return found
+
+
+def _count(finished: Run, given_up: set[Key], missing: Fate) -> None:
     report, truths, stored = finished.report, finished.truths, finished.stored
     report.windows_captured = len(truths)
     report.windows_stored = len(stored)
-    report.lost = len(truths.keys() - stored.keys() - given_up)
+    report.windows_reported_lost = missing.reported.total() + missing.tail
+    report.lost = missing.unreported
     report.samples_lost = sum(truths[key].lost for key in stored)
     report.samples_lost_reported = sum(window.samples_lost or 0 for window in stored.values())
     report.bytes_on_air = sum(len(window.frame) for window in stored.values())

@@ -101,6 +101,11 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
         f"Edge Impulse was given {report.windows_delivered}, {report.duplicates} of them twice"
         + "".join(f"; {count} held, {reason}" for reason, count in finished.held.items())
         + ".",
+        *(
+            [f"The server's account names {report.windows_reported_lost} others as lost, or in a boot's unknown tail."]
+            if report.windows_reported_lost
+            else []
+        ),
         f"Samples the sensor lost inside them: {report.samples_lost}; the windows say {report.samples_lost_reported}.",
     ]
     if report.interval_error_ppm_rms is not None:

@@ -235,6 +235,17 @@ def test_a_reset_boots_anew(run):
     assert swan.boots == 2
 
 
+def test_the_reason_of_a_reset_is_unknown_as_the_stm_port_has_it_unless_told_otherwise(tmp_path):
+    (tmp_path / "main.py").write_text("import microcontroller as m\nprint(m.cpu.reset_reason)\nprint('end')\n")
+    bus = I2CBus(VirtualClock())
+    with Swan(bus.clock, bus, firmware=Tree(tmp_path, tree().boot)) as swan:
+        swan.run(lambda: "end" in swan.lines)
+        swan.reset(reset_reason="WATCHDOG")
+        swan.run(lambda: swan.lines.count("end") == 2)
+    reasons = [line for line in swan.lines if "Reason" in line]
+    assert reasons == ["microcontroller.ResetReason.UNKNOWN", "microcontroller.ResetReason.WATCHDOG"]
+
+
 def test_a_firmware_that_ends_is_a_crash_with_its_last_words(run):
     with pytest.raises(SwanCrashError, match=r"(?s)last words.*ZeroDivisionError"):
         run("print('last words')\n1 / 0\n")

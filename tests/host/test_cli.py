@@ -188,7 +188,7 @@ def test_demo_prints_one_object_with_the_promised_fields(tmp_path):
     assert list(report) == [
         *("windows_captured", "posts", "windows_stored", "windows_delivered", "lost", "duplicates"),
         *("samples_lost", "samples_lost_reported", "interval_error_ppm_rms", "interval_error_ppm_max"),
-        *("bytes_on_air", "bytes_article", "peak_hz_true", "peak_hz_seen"),
+        *("bytes_on_air", "bytes_article", "peak_hz_true", "peak_hz_seen", "windows_reported_lost"),
     ]
     assert report["windows_captured"] == report["windows_stored"] == 8
     assert report["windows_delivered"] == 8

@@ -152,7 +152,7 @@ def drive_steps_of_an_update(new_desk):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", list(PowerCut))
+@pytest.mark.parametrize("cut", [PowerCut.before, PowerCut.midway])
 def test_a_cable_pulled_at_any_step_leaves_a_board_that_runs_or_waits_for_another_try(new_desk, cut, tmp_path):
     steps = drive_steps_of_an_update(new_desk)
     outcomes = set()
@@ -174,6 +174,29 @@ def test_a_cable_pulled_at_any_step_leaves_a_board_that_runs_or_waits_for_anothe
         desk.do(desk.swan.power_off)
     assert steps > 15
     assert outcomes == {"runs old old old", IDLE}  # never a mixture; a last step leaves nothing to be cut
+
+
+@pytest.mark.slow
+def test_a_cut_into_the_drive_s_table_costs_the_drive_and_the_next_deploy_installs_everything(new_desk):
+    """CircuitPython finds no file system then, and makes a new one: ring.bin, settings and all are gone."""
+    for step in range(1, drive_steps_of_an_update(new_desk) + 1):
+        desk = new_desk(f"table{step}")
+        put(desk, small("old"))
+        desk.wait_for("runs old old old")
+        desk.swan.cut_at, desk.swan.cut = len(desk.swan.drive_steps) + step, PowerCut.table
+        with pytest.raises(BoardError, match="plug it in again"):
+            put(desk, small("new"))
+        assert "write in place" not in desk.swan.drive_steps
+        desk.swan.lines.clear()
+        desk.do(desk.swan.power_on)
+        desk.wait_for("Hello World!")
+        assert not on(desk, "ring.bin").exists()
+        intended = put(desk, small("new"))
+        assert intended.makes_ring
+        assert intended.changed.keys() == small("new").keys()
+        desk.wait_for("runs new new new")
+        assert on(desk, "ring.bin").stat().st_size == RING_BYTES
+        desk.do(desk.swan.power_off)
 
 
 def what_runs(desk):

@@ -8,7 +8,8 @@ The ring's file is on the board's flash as `judder deploy` leaves it, unless the
 its drive is a folder, and deploy makes ring.bin there. `ring_bytes` 0: a board without it, which keeps windows in RAM.
 
 The firmware prints a line when it has committed a window and one when the server has acknowledged it. From the first
-the bench takes the truth about that window: which samples the chip gave, when it took them, how many it lost.
+the bench takes the truth about that window: which samples the chip gave, when it took them, how many it lost. What
+became of those that a power cut takes is for the server's account to say.
 """
 
 import os
@@ -32,12 +33,14 @@ from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import LIS3DH, Source
 from judder.emulator.notecard import ADDRESS as NOTECARD_ADDRESS
 from judder.emulator.notecard import Notecard, NotecardI2C, Sender
+from judder.emulator.notecard.link import NEVER
 from judder.emulator.runtime import Runtime
 from judder.emulator.swan import BOARD, Swan, Timing
 from judder.emulator.usb import UsbPort
 
 ODR_ERROR = 0.05
 CRYSTAL_PPM = 20.0
+OFF_NS = 5 * 10**9  # how long a board whose power went stays off
 PRODUCT = "com.example.judder:bench"
 
 Key = tuple[int, int]
@@ -55,6 +58,8 @@ class Truth:
     first_sample_utc_s: float
     counts_crc: int
     """CRC-32 of the samples as they were on the bus, right-justified (little-endian int16, x, y, z)."""
+    flash_steps: int
+    """Erases and programs of the flash, which stop everything, from the first to the last read of its samples."""
 
 
 class Bench:
@@ -109,6 +114,7 @@ class Bench:
         self.acknowledged: set[Key] = set()
         self.given_up: dict[Key, str] = {}
         """Why, as the firmware said."""
+        self.power_failures = 0
         self._on_line = on_line
         self._stopped = False
 
@@ -123,24 +129,38 @@ class Bench:
         self.swan.__exit__(kind, error, trace)
 
     def run(self, windows: int, *, give_up_after_s: float = 86400) -> None:
-        """Until the firmware has captured `windows` and the server has acknowledged all that were captured.
+        """Until the firmware has captured `windows`, and none waits on the board any more.
 
         Gives up when that has not happened `give_up_after_s` of the bench's time from now.
         """
         deadline_ns = self.clock.now_ns() + give_up_after_s * 1e9
-        self.swan.run(lambda: self._stopped or self._done(windows) or self.clock.now_ns() > deadline_ns)
+        self._run(lambda: (len(self.captured) >= windows and self.drained) or self.clock.now_ns() > deadline_ns)
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing waits on the board: only then does it allow outboard updates."""
+        newest = next(reversed(self.captured), None)
+        settled = newest is None or newest in self.acknowledged or newest in self.given_up
+        return settled and self.notecard.outboard.allowed_from_ns != NEVER
 
     def run_for(self, seconds: float) -> None:
         """Let the board run for a time of its own."""
         deadline_ns = self.clock.now_ns() + seconds * 1e9
-        self.swan.run(lambda: self._stopped or self.clock.now_ns() >= deadline_ns)
+        self._run(lambda: self.clock.now_ns() >= deadline_ns)
 
     def stop(self) -> None:
         """Make a run end soon, from any thread."""
         self._stopped = True
 
-    def _done(self, windows: int) -> bool:
-        return len(self.captured) >= windows and len(self.acknowledged | self.given_up.keys()) >= len(self.captured)
+    def _run(self, until: Callable[[], bool]) -> None:
+        """A board without power gets it back."""
+        while not self._stopped and not until():
+            if self.swan.has_power:
+                self.swan.step()
+            else:
+                self.power_failures += 1
+                self.clock.sleep(OFF_NS)
+                self.swan.power_on()
 
     def _see(self, line: str) -> None:
         match = _WINDOW_LINE.match(line)
@@ -168,7 +188,14 @@ class Bench:
             interval_s=(last_ns - first_ns) / 1e9 / (last - first),
             first_sample_utc_s=(self.clock.utc_ns() - self.clock.now_ns() + first_ns) / 1e9,
             counts_crc=crc32(_right_justified(left_justified)),
+            flash_steps=self._flash_steps(samples),
         )
+
+    def _flash_steps(self, samples: int) -> int:
+        if self.swan.flash is None:
+            return 0
+        read_ns = self.lis3dh.given_at_ns
+        return sum(read_ns[-samples] <= step_ns <= read_ns[-1] for step_ns in self.swan.flash.step_ns)
 
     @staticmethod
     def _share_one_core() -> None:

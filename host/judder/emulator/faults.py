@@ -1,6 +1,7 @@
 """What can go wrong on the bench, by name: `judder demo --fault NAME`.
 
-Each strikes now and then, drawn from the seed, and passes, as in the field: a run can end with everything delivered.
+Each strikes now and then, drawn from the seed, and passes, as in the field: a run can end with everything delivered, or
+told lost by the board (power-cut).
 """
 
 import random
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from judder.emulator.i2c import ADDRESS_NACK, DATA_NACK, Injected, Transfer
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.notecard import faults as notecard_faults
+from judder.emulator.power import PowerCuts
 
 if TYPE_CHECKING:
     from judder.emulator.bench import Bench
@@ -56,11 +58,16 @@ def _offline(bench: "Bench", rng: random.Random) -> None:
     bench.notecard.link.outages += [(start * 10**9, end * 10**9) for start, end in OUTAGES_S]
 
 
+def _power_cut(bench: "Bench", rng: random.Random) -> None:
+    PowerCuts(bench, rng)
+
+
 MEANINGS = {
     "nack": "a chip does not acknowledge its address",
     "eio": "a burst from the sensor's FIFO breaks off",
     "stall": "the board does nothing for 40 ms while samples pile up",
     "offline": "the Notecard has no network for a while",
+    "power-cut": "the board's power fails in the flash's steps, in talks with the Notecard, while measuring or idle",
     "edge-impulse-down": "Edge Impulse answers 503 while windows arrive",
     **{name: kind.meaning for name, kind in notecard_faults.KINDS.items()},
 }
@@ -70,4 +77,5 @@ _ON_BENCH: dict[str, Callable[["Bench", random.Random], None]] = {
     "eio": _eio,
     "stall": _stall,
     "offline": _offline,
+    "power-cut": _power_cut,
 }

@@ -16,6 +16,7 @@ NMI when it is read; nor the master boot record that CircuitPython makes up in f
 """
 
 import random
+from collections import deque
 from enum import StrEnum
 
 from judder.emulator.clock import Clock, VirtualClock
@@ -29,6 +30,7 @@ BLOCKS = PAGES * PAGE_BYTES // BLOCK_BYTES
 BLOCKS_PER_PAGE = PAGE_BYTES // BLOCK_BYTES
 ERASE_NS = 22_020_000
 PROGRAM_NS = PAGE_BYTES // 8 * 81_690
+STEPS_KEPT = 10_000
 FLUSH_AFTER_NS = 1000 * 10**9 // 1024
 
 _HALF = PAGE_BYTES // 2
@@ -45,7 +47,7 @@ class Torn(StrEnum):
 
 
 class PowerLostError(Exception):
-    """The power went in the midst of a step; whatever was cached is gone."""
+    """The power went in the midst of something; whatever was in RAM is gone."""
 
 
 class Flash:
@@ -58,6 +60,8 @@ class Flash:
         """What the flash holds, without the cache."""
         self.erases = [0] * PAGES
         self.steps = 0
+        self.step_ns: deque[int] = deque(maxlen=STEPS_KEPT)
+        """When the last steps began."""
         self.cut_at: int | None = None
         self.torn = Torn.erased
         self.power_up()
@@ -134,6 +138,7 @@ class Flash:
 
     def _step(self, page: int, data: bytes, duration_ns: int) -> None:
         self.steps += 1
+        self.step_ns.append(self._clock.now_ns())
         if self.steps == self.cut_at:
             self.pages[page][:] = self._remains(page, data)
             self.power_up()

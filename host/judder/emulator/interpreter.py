@@ -167,9 +167,12 @@ class Board:
         sys.modules["gc"] = _gc(bench)
         _drive.attach(self.start["drive"], self.start["capacity"], self.start["ring"], names)
         import board
+        import microcontroller
         import supervisor
 
         board.board_id = self.start["board"]
+        reason = getattr(microcontroller.ResetReason, self.start["reset_reason"])
+        microcontroller.cpu.reset_reason = reason
         supervisor.runtime.safe_mode_reason = self.start["safe_mode"] or "NONE"  # type: ignore[assignment]
         self._console = bench.Console()
         sys.stdout = self._console

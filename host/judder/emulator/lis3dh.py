@@ -172,6 +172,7 @@ class LIS3DH:
         self._lost = 0
         self.overreads = 0  # sets given a second time because the FIFO was empty
         self.given: deque[Given] = deque(maxlen=65536)  # every sample given over the bus, for the record
+        self.given_at_ns: deque[int] = deque(maxlen=65536)  # and when
         jitter_rng = np.random.default_rng([seed, 0x1D])
         self._jitter_unit = np.clip(jitter_rng.normal(0, jitter, 4096), -0.4, 0.4) if jitter else np.zeros(1)
         self._runs: deque[Run] = deque(maxlen=64)
@@ -335,6 +336,7 @@ class LIS3DH:
             self._read_number[axis] = newest
             if axis == 2:
                 self.given.append((newest, self._sample(newest).astype("<i2").tobytes()))
+                self.given_at_ns.append(now_ns)
         else:
             self._latched[axis] = newest
         return value >> 8 if high else value & 0xFF
@@ -397,6 +399,7 @@ class LIS3DH:
         if self._head > self._tail:
             self._last_set = self._fifo_sample(self._tail)
             self.given.append((self._tail, self._last_set))
+            self.given_at_ns.append(now_ns)
             self._tail += 1
         elif self._collecting:
             self.overreads += 1

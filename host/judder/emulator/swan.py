@@ -10,7 +10,8 @@ CircuitPython makes, its console has the REPL, and the drive is writable for the
 With `flash` a real MicroPython finds the drive's blocks in flashbdev.bdev, the name that MicroPython's own ports use,
 and can put its file system on them; os.sync writes the cached page back. If there is a ring.bin on it (`fat.volume`),
 that is the one the firmware opens, on every runtime; all other files are in the folder. When a step of the flash takes
-the power, the board is off until it is switched on again.
+the power, or one of `faults`, which see each request before it is carried out, does so by raising PowerLostError, the
+board is off until it is switched on again.
 """
 
 import json
@@ -45,6 +46,7 @@ DRIVE_BYTES = 1_000_000  # of 1 MiB, what FAT and directories leave
 DEFAULT_CODE = 'print("Hello World!")\n'
 VERSION = (10, 3, 1)
 BOARD = "swan_r5"
+RESET_REASON = "UNKNOWN"  # all that the STM port ever tells of a reset
 _INPUT_S = 0.05
 
 
@@ -53,6 +55,11 @@ class PowerCut(StrEnum):
 
     before = "before"
     midway = "midway"
+    table = "table"
+    """In page 0, which holds boot sector and table: CircuitPython finds no file system and makes a new one.
+
+    Whatever changes table or directory may be cut so; a write in place, which may not, is cut before it.
+    """
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class SwanCrashError(RuntimeError):
 
 class Swan:
     """The board on `bus`. `settings` is written to its settings.toml; `on_line` sees each line it prints.
+
 
     With `usb` it runs what is on its drive (a new one, or the folder `drive`), otherwise `firmware`. `drive_steps`
     names each step by which it has changed the drive; at step `cut_at` the power goes, in the way `cut` says.
@@ -99,6 +107,7 @@ class Swan:
         self.bus = bus
         self.timing = timing or Timing()
         self.on_line = on_line
+        self.faults: list[Callable[[Request], None]] = []
         self.lines: deque[str] = deque(maxlen=CONSOLE_LINES)
         self.boots = 0
         self._random = random.Random(seed)
@@ -120,6 +129,8 @@ class Swan:
         self._errors = Path(self._temporary.name) / "stderr"
         self._partial_line = ""
         self._safe_mode = self._safe_mode_next = ""
+        self._reset_reason = RESET_REASON
+        self._table_is_torn = False
         self._drive_is_ours = usb is None
         self._autoreload, self._in_repl = True, False
         self._next: Callable[[], None] | None = None  # what the request just answered leads to
@@ -168,9 +179,14 @@ class Swan:
         self.power_off()
         self._temporary.cleanup()
 
-    def power_on(self, safe_mode: str = "") -> None:
-        """Start as after a reset; `safe_mode` is the name of CircuitPython's reason to be in it, if it is."""
-        self._safe_mode = safe_mode
+    def power_on(self, safe_mode: str = "", reset_reason: str = RESET_REASON) -> None:
+        """Start as after a reset; `safe_mode` is the name of CircuitPython's reason to be in it, if it is.
+
+        `reset_reason` is one of microcontroller.ResetReason's names.
+        """
+        if self._table_is_torn:
+            self._new_drive()
+        self._safe_mode, self._reset_reason = safe_mode, reset_reason
         self._drive_is_ours = self.usb is None
         self._autoreload, self._in_repl = not safe_mode, False
         if self.flash is not None:
@@ -187,6 +203,7 @@ class Swan:
             "raw": raw,
             "console": self.usb is not None,
             "safe_mode": self._safe_mode,
+            "reset_reason": self._reset_reason,
             "drive": str(self.drive),
             "ring": self._ring(),
             "capacity": self.drive_bytes,
@@ -234,10 +251,10 @@ class Swan:
     def has_power(self) -> bool:
         return self._child is not None
 
-    def reset(self, safe_mode: str = "") -> None:
+    def reset(self, safe_mode: str = "", reset_reason: str = RESET_REASON) -> None:
         """Start anew; with `safe_mode` as after CircuitPython's own crash, say HARD_FAULT."""
         self.power_off()
-        self.power_on(safe_mode)
+        self.power_on(safe_mode, reset_reason)
 
     def _soft_reboot(self, *, raw: bool) -> None:
         self._stop()
@@ -257,6 +274,8 @@ class Swan:
         if request.op == ord("T"):
             self._charge_bus_call()
         try:
+            for fault in self.faults:
+                fault(request)
             status, data = carry_out(request, self.bus, self._ops)
             if self.flash is not None:
                 self.flash.background()
@@ -343,6 +362,7 @@ class Swan:
         self.drive_steps.append(request.written.decode())
         if len(self.drive_steps) != self.cut_at:
             return b""
+        self._table_is_torn = self.cut is PowerCut.table and self.drive_steps[-1] != "write in place"
         return b"\x02" if self.cut is PowerCut.midway else b"\x01"
 
     def _format_drive(self) -> None:
@@ -351,10 +371,16 @@ class Swan:
         (self.drive / "code.py").write_text(DEFAULT_CODE)
         (self.drive / "settings.toml").touch()
 
-    def _erase_drive(self, request: Request) -> bytes:
+    def _new_drive(self) -> None:
         shutil.rmtree(self.drive)
         self.drive.mkdir()
         self._format_drive()
+        if self.flash is not None:
+            self.flash.load(fat.volume({}))
+        self._table_is_torn = False
+
+    def _erase_drive(self, request: Request) -> bytes:
+        self._new_drive()
         return self._ask_reset(request)
 
     def _lose_power(self, request: Request) -> bytes:

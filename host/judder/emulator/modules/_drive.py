@@ -130,6 +130,8 @@ def mkdir(path):
 
 
 def remove(path):
+    if _bench.drive_is_ours():
+        _ask(os.stat, _host(path))  # what is not there changes nothing
     _change("remove", os.remove, _host(path))
 
 
@@ -175,7 +177,12 @@ def open(path, mode="r", *_, **__):
         raise _error(21)
     if not set(mode) & set("wax+"):
         return _ask(_open, _host(path), mode)
-    return _Written(_change("open", _open, _host(path), mode.replace("b", "").replace("t", "") + "b", 0), "b" in mode)
+    host_mode = mode.replace("b", "").replace("t", "") + "b"
+    if "r" in mode:  # neither table nor directory change
+        if not _bench.drive_is_ours():
+            raise _error(30)
+        return _Written(_ask(_open, _host(path), host_mode, 0), "b" in mode)
+    return _Written(_change("open", _open, _host(path), host_mode, 0), "b" in mode)
 
 
 class _Written:
@@ -206,13 +213,16 @@ class _Written:
         data = bytes(data) if self._binary else data.encode()
         if self._growth(len(data)) > _free():
             raise _error(28)
-        fate = _step("write")
+        fate = _step("write" if self._grows(len(data)) else "write in place")
         if fate == _CUT:
             _lose_power()
         if fate == _TEAR:
             self._file.write(data[: len(data) // 2])
             _lose_power()
         return self._file.write(data)
+
+    def _grows(self, length):
+        return self._file.tell() + length > os.fstat(self._file.fileno()).st_size
 
     def _growth(self, length):
         size = os.fstat(self._file.fileno()).st_size
