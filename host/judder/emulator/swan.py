@@ -81,7 +81,6 @@ class SwanCrashError(RuntimeError):
 class Swan:
     """The board on `bus`. `settings` is written to its settings.toml; `on_line` sees each line it prints.
 
-
     With `usb` it runs what is on its drive (a new one, or the folder `drive`), otherwise `firmware`. `drive_steps`
     names each step by which it has changed the drive; at step `cut_at` the power goes, in the way `cut` says.
     """
