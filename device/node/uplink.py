@@ -242,9 +242,9 @@ class Uplink:
 def _acknowledged(body):
     """Keys stored and refusals from the server's answer, which anything on the way may have replaced."""
     try:
-        stored = [(boot, sequence) for boot, sequence in body["stored"]]
-        refused = [(boot, sequence, reason) for boot, sequence, reason in body["rejected"]]
-    except (TypeError, KeyError, ValueError):
+        stored = [(int(boot), int(sequence)) for boot, sequence in body["stored"]]
+        refused = [(int(boot), int(sequence), reason) for boot, sequence, reason in body["rejected"]]
+    except (TypeError, KeyError, ValueError, OverflowError):
         raise LinkError("the answer is no acknowledgement of ours: does the route's URL lead to judder serve?")
     return stored, refused
 
