@@ -159,7 +159,7 @@ class Ingest:
             aiohttp.http.HttpProcessingError,
             ConnectionError,
         ) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise RequestError(400, f"the body cannot be read: {reason[:_REASON_LIMIT]}") from None
         return bytes(body)
 
