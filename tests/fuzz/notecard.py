@@ -115,7 +115,8 @@ def act(host, kind, length, data):
             line = data if kind == LINE else json.dumps(request(data), separators=(",", ":")).encode()
             host.write((with_crc(line, host.sequence) if line.endswith(b"}") else line) + b"\n")
             host.sequence += 1
-        host.read_message(SECOND)
+        host.clock.sleep(400 * MS)  # a web request takes 300; to poll for it would take most of the time there is
+        host.read_message(0)
 
 
 def request(data):
