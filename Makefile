@@ -7,7 +7,7 @@ BIN := .venv/bin
 OLDER_NOTE_PYTHON := 2.4.1 2.3.3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test deploy hil check lint type fmt bench clean
+.PHONY: help setup demo test deploy hil check lint type fmt bench fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ fmt: setup ## format the code
 
 bench: setup ## measure speed and size (ratios within one run)
 	@PYTHONPATH=device $(BIN)/python -m tests.bench
+
+fuzz: setup ## search for inputs that break something, until coverage grows no more (docs/fuzzing.md)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --only-binary atheris --group fuzz || { \
+		echo "make fuzz needs atheris, which has no wheel for this Python; make test replays the corpus without it"; exit 1; }
+	@PYTHONPATH=device $(BIN)/python -m tests.fuzz $(TARGET)
 
 clean: ## remove everything that was made here
 	rm -rf .venv device/lib build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

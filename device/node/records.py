@@ -57,7 +57,7 @@ class Records:
         length = len(data)
         struct.pack_into(_HEADER, sector, 0, _KEPT, self._generation, key[0], key[1], length, 0)
         struct.pack_into("<I", sector, _CRC_AT, crc32(data, self._header_crc()))
-        self._generation += 1
+        self._generation = self._generation + 1 & 0xFFFFFFFF
         first = min(length, _FIRST_BYTES)
         sector[_HEADER_BYTES : _HEADER_BYTES + first] = data[:first]
         self._file.seek(offset)
@@ -102,7 +102,7 @@ class Records:
             offset += record_bytes(header[4])
         found.sort()
         if found:
-            self._generation = found[-1][0] + 1
+            self._generation = found[-1][0] + 1 & 0xFFFFFFFF
         return found
 
     def _load(self, offset):

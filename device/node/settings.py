@@ -41,6 +41,9 @@ TABLE = (
     ("SENSOR_ADDRESS", 24, (24, 25), "I2C address of the LIS3DH: 24 is 0x18, 25 is 0x19"),
 )
 
+_MOST_BYTES = 16384  # of the file; all settings with their comments take 3000
+_MOST_COMPLAINTS = 12  # or a file of something else would fill the heap with them
+_SHOWN = 64  # characters of what is wrong
 _FRAME_OVERHEAD = 3072  # header, texts, gaps and CRC at their longest (node.frame.max_length)
 _CHOICES = ("ODR_HZ", "FULL_SCALE_G", "DROP", "TRANSFER", "SENSOR_ADDRESS")
 
@@ -94,7 +97,7 @@ class Settings:
         name, equals, value = line.partition("=")
         name = name.strip()
         if not equals:
-            self._complain(number, "'%s' is not NAME = value" % line)
+            self._complain(number, "'%s' is not NAME = value" % _shown(line))
             return
         for known, default, allowed, _ in TABLE:
             if known == name:
@@ -104,10 +107,13 @@ class Settings:
                     self._complain(number, "%s; using %s" % (error, repr(default)))
                 return
         if not name.startswith("CIRCUITPY_"):  # those are CircuitPython's own
-            self._complain(number, "%s is no setting of this firmware; see settings.example.toml" % name)
+            self._complain(number, "%s is no setting of this firmware; see settings.example.toml" % _shown(name))
 
     def _complain(self, number, message):
-        self.complaints.append("%s line %d: %s" % (FILE, number, message))
+        if len(self.complaints) < _MOST_COMPLAINTS:
+            self.complaints.append("%s line %d: %s" % (FILE, number, message))
+        elif len(self.complaints) == _MOST_COMPLAINTS:
+            self.complaints.append("%s line %d, and maybe more: wrong, too" % (FILE, number))
 
 
 def check(name, text, default, allowed):
@@ -121,12 +127,14 @@ def check(name, text, default, allowed):
             value = None
     if name in _CHOICES:
         if value not in allowed:
-            raise ValueError("%s = %s; must be one of %s" % (name, text, ", ".join([str(one) for one in allowed])))
+            raise ValueError(
+                "%s = %s; must be one of %s" % (name, _shown(text), ", ".join([str(one) for one in allowed]))
+            )
     elif isinstance(default, str):
         if len(text.encode()) > allowed[1]:
             raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed[1]))
     elif value is None or not (allowed[0] <= value <= allowed[1] or value in allowed[2:]):
-        raise ValueError("%s = %s; must be a whole number from %s" % (name, text, _range(allowed)))
+        raise ValueError("%s = %s; must be a whole number from %s" % (name, _shown(text), _range(allowed)))
     return value
 
 
@@ -153,14 +161,29 @@ def load(path=FILE):
     """Settings from the board's own file; all defaults when there is none, or none that can be read."""
     try:
         with open(path, "rb") as file:
-            text = file.read().decode()
+            data = file.read(_MOST_BYTES + 1)
+            if len(data) > _MOST_BYTES:
+                return _without(
+                    "%s is longer than %d bytes: these are no settings; using defaults" % (path, _MOST_BYTES)
+                )
+            text = data.decode()
             return Settings(text[1:] if text[:1] == "\ufeff" else text)  # Notepad's byte order mark
     except OSError:
         return Settings()
     except ValueError:  # UnicodeError on every runtime
-        settings = Settings()
-        settings.complaints.append("%s is not UTF-8 text: save it as such; using defaults" % path)
-        return settings
+        return _without("%s is not UTF-8 text: save it as such; using defaults" % path)
+
+
+def _without(complaint):
+    settings = Settings()
+    settings.complaints.append(complaint)
+    return settings
+
+
+def _shown(text):
+    """Its beginning as a console can show it: nothing that would move the cursor."""
+    shown = "".join([one if " " <= one < "\x7f" or one >= "\xa0" else "?" for one in text[:_SHOWN]])
+    return shown if len(text) <= _SHOWN else shown + "..."
 
 
 def _unquote(value):

@@ -293,10 +293,10 @@ class Uplink:
 def _acknowledged(body):
     """What the server's answer names; anything on the way may have replaced it."""
     try:
-        stored = [(boot, sequence) for boot, sequence in body["stored"]]
-        refused = [(boot, sequence, reason) for boot, sequence, reason in body["rejected"]]
-        missed = [(boot, int(first), int(last)) for boot, first, last in body.get("resend", ())]
-    except (TypeError, KeyError, ValueError, AttributeError):
+        stored = [(int(boot), int(sequence)) for boot, sequence in body["stored"]]
+        refused = [(int(boot), int(sequence), reason) for boot, sequence, reason in body["rejected"]]
+        missed = [(int(boot), int(first), int(last)) for boot, first, last in body.get("resend", ())]
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError):
         raise LinkError("the answer is no acknowledgement of ours: does the route's URL lead to judder serve?")
     return stored, refused, missed
 

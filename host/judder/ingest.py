@@ -157,8 +157,13 @@ class Ingest:
                         raise RequestError(413, f"the body is too large: at most {limit} bytes")
         except TimeoutError:
             raise RequestError(408, f"the body took longer than {self._config.body_timeout_s:g} s") from None
-        except (web.RequestPayloadError, aiohttp.ClientError, aiohttp.http.HttpProcessingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except (
+            web.RequestPayloadError,
+            aiohttp.ClientError,
+            aiohttp.http.HttpProcessingError,
+            ConnectionError,
+        ) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise RequestError(400, f"the body cannot be read: {reason[:_REASON_LIMIT]}") from None
         return bytes(body)
 

@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 
 
 class JsonLines(logging.Formatter):
@@ -25,8 +26,10 @@ class JsonLines(logging.Formatter):
 
 def _calmly(record: logging.LogRecord) -> bool:
     """Somebody who does not speak HTTP is no error of ours, and worth a line, not a traceback."""
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-        record.msg = f"bad HTTP request: {str(record.exc_info[1].message).splitlines()[0][:120]}"
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (HttpProcessingError, RequestPayloadError)):  # the latter from what follows our answer
+        said = " ".join(str(error).split())
+        record.msg = f"bad HTTP request: {said[:120]}"
         record.args, record.exc_info = (), None
         record.levelno, record.levelname = logging.WARNING, "WARNING"
     return True

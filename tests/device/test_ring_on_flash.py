@@ -12,6 +12,7 @@ from tests.flash_file import flash_file
 
 from judder.board import RING_BYTES
 from judder.emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES, Flash, PowerLostError, Torn
+from node.records import Records
 from node.report import FIRST_REPORT
 from node.ring import Ring
 
@@ -70,6 +71,20 @@ def test_what_is_released_is_gone_after_a_reset():
         assert not ring.release((7, sequence))
     assert len(boot(flash, FIRST_BLOCK, RING_BYTES)) == 0
     assert flash.steps / 2 - (4 + 4) <= 1  # pages: four written, four marked
+
+
+def test_after_the_last_generation_comes_the_first():
+    flash = Flash()
+    records = Records(FlashFile(flash, FIRST_BLOCK, RING_BYTES))
+    records._generation = 0xFFFFFFFF
+    records.write(records.start, (7, 0), frame((7, 0), 100))
+    flash.flush()
+    ring = boot(flash, FIRST_BLOCK, RING_BYTES)
+    ring.put((7, 1), frame((7, 1), 100))
+    assert ring.spill() == 1
+    kept = [((7, sequence), frame((7, sequence), 100)) for sequence in range(2)]
+    assert contents(ring) == kept
+    assert sorted(contents(boot(flash, FIRST_BLOCK, RING_BYTES))) == kept
 
 
 def test_without_a_file_nothing_is_spilled():

@@ -130,3 +130,21 @@ def test_a_watchdog_that_would_not_wait_for_a_window_is_given_time_with_a_compla
     assert "WATCHDOG_S = 1800 is less than SAMPLES = 4096 at ODR_HZ = 10 may take; using 3276" in complaint
     assert read.watchdog_s == 3276
     assert Settings("WATCHDOG_S = 0\nSAMPLES = 4096\nODR_HZ = 10\n").complaints == []
+
+
+def test_a_complaint_moves_no_cursor_and_is_short():
+    (complaint,) = Settings("ODR_HZ = \x1b[2J\r" + "9" * 6000).complaints
+    assert "ODR_HZ = ?[2J?999" in complaint
+    assert complaint.endswith("using 1344")
+    assert len(complaint) < 200
+
+
+def test_a_file_of_something_else_does_not_fill_the_heap_with_complaints(tmp_path):
+    complaints = Settings("what\n" * 1000).complaints
+    assert len(complaints) == 13
+    assert complaints[-1] == "settings.toml line 13, and maybe more: wrong, too"
+    path = tmp_path / "settings.toml"
+    path.write_text("SAMPLES = 64\n" * 2000)
+    read = settings.load(str(path))
+    assert (read.samples, len(read.complaints)) == (1024, 1)
+    assert "longer than 16384 bytes" in read.complaints[0]

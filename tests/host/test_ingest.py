@@ -324,13 +324,14 @@ def test_a_slow_sender_is_sent_away(server):
     assert stored(server) == []
 
 
-def test_a_sender_that_hangs_up_leaves_nothing_behind(server):
+def test_a_sender_that_hangs_up_leaves_nothing_behind(server, caplog):
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(20):
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             connection.sendall(b"POST /ingest HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nhalf")
     assert request(server, frame())[0] == 200
     assert stored(server) == [(7, 1)]
+    assert not [record for record in caplog.records if record.exc_info], "a line, not a traceback"
 
 
 def test_many_large_bodies_at_once_are_bounded(tmp_path):

@@ -38,6 +38,13 @@ def test_every_line_is_json_and_tells_no_secret_nor_sample(tmp_path):
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nX-Big: " + b"a" * 20000 + b"\r\n\r\n")
         assert b"400" in connection.recv(1000)
+    head = b"POST /ingest HTTP/1.1\r\nHost: x\r\nX-Ingest-Token: hush-hush\r\n"
+    head += b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\n"
+    for _ in range(9):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(head + b"\x1fPOST \x8b")
+            connection.shutdown(socket.SHUT_WR)  # before the answer
+            connection.recv(1000)
     child.send_signal(signal.SIGTERM)
     _, errors = child.communicate(timeout=30)
     lines = [json.loads(line) for line in errors.splitlines()]
@@ -45,6 +52,7 @@ def test_every_line_is_json_and_tells_no_secret_nor_sample(tmp_path):
     assert any("401" in message for message in messages)
     assert any("magic" in message for message in messages)
     assert any("bad HTTP request" in message for message in messages)
+    assert any("Can not decode content-encoding: gzip" in message for message in messages)
     assert not any("exception" in line for line in lines)
     assert "hush-hush" not in errors
     assert "ei_quiet" not in errors
