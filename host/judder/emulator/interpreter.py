@@ -1,9 +1,9 @@
 """The interpreter that plays the Swan: CPython made to look like CircuitPython 10 to the firmware.
 
 Started as a script in a child process, isolated from its surroundings (`python -I -S`), with the stream's two file
-descriptors, the board's folders and how it was started. The firmware and its libraries run from their own files,
-unmodified. What CircuitPython has and CPython has not comes from modules/; time, garbage collection and random numbers
-are the bench's.
+descriptors, the board's folders and a file that says how it was started. The firmware and its libraries run from their
+own files, unmodified. What CircuitPython has and CPython has not comes from modules/; time, garbage collection and
+random numbers are the bench's.
 
 What runs when is circuitpython:main.c: safemode.py in safe mode, else boot.py; then code.py or main.py; with a console,
 the REPL once that has ended or was interrupted. After a soft reboot the first two are skipped.
@@ -195,4 +195,5 @@ def _gc(bench: types.ModuleType) -> types.ModuleType:
 
 if __name__ == "__main__":
     arguments = sys.argv
-    Board(int(arguments[1]), int(arguments[2]), arguments[3], arguments[4], json.loads(arguments[5])).run()
+    start = json.loads(Path(arguments[5]).read_bytes())
+    Board(int(arguments[1]), int(arguments[2]), arguments[3], arguments[4], start).run()

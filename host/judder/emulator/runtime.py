@@ -25,7 +25,11 @@ class RuntimeMissingError(LookupError):
 
 @dataclass(frozen=True)
 class Runtime:
-    """An interpreter: `command` is followed by the stream's two file descriptors, the board's tree and its boot.py."""
+    """An interpreter.
+
+    `command` is followed by the stream's two file descriptors, the board's tree, its boot.py, and a file of JSON that
+    says how the board was started: see Swan._start.
+    """
 
     name: str
     command: tuple[str, ...]

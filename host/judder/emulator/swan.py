@@ -126,6 +126,7 @@ class Swan:
         self.drive.mkdir(parents=True, exist_ok=True)
         self._firmware = firmware or (tree() if usb is None else Tree(self.drive, self.drive / "boot.py"))
         self._errors = Path(self._temporary.name) / "stderr"
+        self._start_file = Path(self._temporary.name) / "start.json"  # MicroPython takes no argument above 255 bytes
         self._partial_line = ""
         self._safe_mode = self._safe_mode_next = ""
         self._reset_reason = RESET_REASON
@@ -210,9 +211,10 @@ class Swan:
             "version": self._version,
         }
         arguments = [str(swan_in), str(swan_out), str(self._firmware.device), str(self._firmware.boot)]
+        self._start_file.write_text(json.dumps(start))
         with self._errors.open("wb") as errors:
             self._child = subprocess.Popen(
-                [*self._runtime.command, *arguments, json.dumps(start)],
+                [*self._runtime.command, *arguments, str(self._start_file)],
                 cwd=self.drive,
                 stdin=subprocess.DEVNULL,
                 stderr=errors,

@@ -20,16 +20,8 @@ class ResetReason:
     """Without an alarm, the STM port only ever says UNKNOWN (circuitpython:ports/stm common-hal Processor.c)."""
 
 
-for _name in [
-    "POWER_ON",
-    "BROWNOUT",
-    "SOFTWARE",
-    "DEEP_SLEEP_ALARM",
-    "RESET_PIN",
-    "WATCHDOG",
-    "UNKNOWN",
-    "RESCUE_DEBUG",
-]:
+_NAMES = ("POWER_ON", "BROWNOUT", "SOFTWARE", "DEEP_SLEEP_ALARM", "RESET_PIN", "WATCHDOG", "UNKNOWN", "RESCUE_DEBUG")
+for _name in _NAMES:
     setattr(ResetReason, _name, _Reason(_name))
 
 

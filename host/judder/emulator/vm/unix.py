@@ -28,4 +28,6 @@ def exchange(header, written, into):
 
 
 bootstrap.attach(exchange, sys.argv[3])
-bootstrap.boot(sys.argv[4], sys.argv[3] + "/main.py", json.loads(sys.argv[5]), here + "/../modules")
+with open(sys.argv[5]) as file:
+    start = json.load(file)
+bootstrap.boot(sys.argv[4], sys.argv[3] + "/main.py", start, here + "/../modules")

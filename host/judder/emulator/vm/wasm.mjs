@@ -45,7 +45,7 @@ if (fs.existsSync("settings.toml")) copy("settings.toml", "/settings.toml");
 const here = path.dirname(fileURLToPath(import.meta.url));
 copy(path.join(here, "bootstrap.py"), "/bootstrap.py");
 copy(path.join(here, "..", "modules", "_flash_file.py"), "/_flash_file.py");
-mp.FS.writeFile("/start.json", start);
+copy(start, "/start.json");
 mp.runPython(`
 import json
 import sys
