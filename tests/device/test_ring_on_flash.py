@@ -75,7 +75,7 @@ def test_what_is_released_is_gone_after_a_reset():
 
 def test_after_the_last_generation_comes_the_first():
     flash = Flash()
-    records = Records(FlashFile(flash, FIRST_BLOCK, RING_BYTES))
+    records = Records(flash_file(flash, FIRST_BLOCK, RING_BYTES))
     records._generation = 0xFFFFFFFF
     records.write(records.start, (7, 0), frame((7, 0), 100))
     flash.flush()
