@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from judder import rice
-from judder.window import Flags, FrameError, Window, acceleration_m_s2
+from judder.window import SIGNATURE_BYTES, SIGNED, Flags, FrameError, Window, acceleration_m_s2
 
 MAGIC = b"VW\xc1\x7f"
 VERSION = 1
@@ -122,7 +122,8 @@ def _read(frame: bytes, header: tuple[int, ...]) -> Window:
     trigger, gap_count, _, text_length = header[19:]
     text_end = header_length + text_length
     gaps_end = text_end + 4 * gap_count
-    if header_length < HEADER_LENGTH or gaps_end > length - 4:
+    end = length - 4 - (SIGNATURE_BYTES if flags & SIGNED else 0)
+    if header_length < HEADER_LENGTH or gaps_end > end:
         raise FrameError("header, text and gaps do not fit the frame")
     if not (samples and sensitivity_ug and mode <= 2 and full_scale_g in FULL_SCALES_G and started_us <= _LAST_US):
         raise FrameError("a header field has an impossible value")
@@ -130,7 +131,7 @@ def _read(frame: bytes, header: tuple[int, ...]) -> Window:
     gaps = _gaps(frame[text_end:gaps_end], samples)
     if bool(flags & _GAP) != bool(gaps) or _total(gaps) != lost:
         raise FrameError("flags, gaps and samples lost contradict each other")
-    counts = _counts(frame, gaps_end, length - 4, samples, codec)
+    counts = _counts(frame, gaps_end, end, samples, codec)
     return Window(
         device=device,
         boot=boot,
@@ -153,7 +154,7 @@ def _read(frame: bytes, header: tuple[int, ...]) -> Window:
         mode=mode,
         samples_lost=lost if lost != UNKNOWN_LOSS else None,
         gaps=tuple((index, one if one < IN_NEXT else None) for index, one in gaps),
-        flags=Flags(flags),
+        flags=Flags(flags & ~SIGNED),
         trigger=trigger,
         frame=frame,
     )
