@@ -14,6 +14,7 @@ from node.accelerometer import SLOW_ODR_HZ, UNRELIABLE, Accelerometer, capture
 from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
+from node import signature
 from node.ring import Ring
 from node.uplink import LinkError, RefusedError, Uplink
 from node.window import SLOW_BUS, Window
@@ -191,6 +192,7 @@ class Node:
 
     def _connect(self):
         self.uplink.connect()
+        self.uplink.sign_with(signature.find_signer(self.uplink, self.settings.frame_key))
         self._watch()
         self._learn_time()
         identity = frame.text_block(

@@ -30,7 +30,8 @@ if note_python.crc32(b"123456789") == crc32(b"123456789"):
 
 _HINTS = {
     401: "the token of the Notehub route is not the server's: make them the same",
-    403: "the server refuses this route's requests: check the route's URL and headers",
+    403: "the server does not believe the signatures: FRAME_KEY has to be what `judder key DEVICE` prints there; if it "
+    "asks for none, check the route's URL and headers",
     404: "Notehub has no proxy route with this alias, or the server no such path: check ROUTE and the route's URL",
     413: "the server takes only smaller bodies: lower POST_BYTES",
     507: "the server's disk is full: make room there, windows wait here",
@@ -58,6 +59,7 @@ class Uplink:
         self.card_version = ""
         self.transactions = 0
         self.attempts_failed = 0
+        self._signer = None
         self._bus = bus
         self._settings = settings
         self._card = None
@@ -89,6 +91,10 @@ class Uplink:
                 "the Notecard has no product and cannot reach Notehub: set PRODUCT_UID in settings.toml"
             )
 
+    def sign_with(self, signer):
+        """Have a Signer of node.signature sign what is posted; None: frames go as they are."""
+        self._signer = signer
+
     def hold_updates(self, hold):
         """Keep outboard firmware updates away while windows wait here: an update resets the board."""
         self.request({"req": "card.dfu", "name": "stm32", "off" if hold else "on": True})
@@ -117,7 +123,7 @@ class Uplink:
 
         Raises LinkError when there is no proper acknowledgement; every frame then still has to be kept.
         """
-        self.stage(frames)
+        self.stage(self._signer.pieces(frames) if self._signer else frames)
         answer = self.request(
             {
                 "req": "web.post",
@@ -139,7 +145,7 @@ class Uplink:
         while True:
             try:
                 if self._settings.transfer == "stock":
-                    self._fill_store_stock(frames[0] if len(frames) == 1 else b"".join(frames))
+                    self._fill_store_stock(frames[0] if len(frames) == 1 else b"".join([bytes(one) for one in frames]))
                 else:
                     self._fill_store(frames)
                 return
