@@ -25,7 +25,7 @@ from judder.metrics import Metrics
 from judder.queue import Queue
 from judder.records import Entry, Outcome, Refused, article_entry, entry
 from judder.signature import Signatures
-from judder.window import FrameError
+from judder.window import FrameError, is_signed
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +178,7 @@ class Ingest:
         """A frame that is not to be believed is not named: its board has to keep it until its key is put right."""
         fault = self._signatures.fault(one.device, one.body)
         if fault is None:
+            self._metrics.unsigned.inc(not is_signed(one.body))
             content.entries.append(one)
         else:
             content.damage.append(FrameError(f"window {one.boot:08x}:{one.sequence}: {fault}", 403))

@@ -700,6 +700,7 @@ def test_a_key_alone_lets_unsigned_frames_in_but_no_wrong_signature(tmp_path):
         assert request(server, signed_frame(2))[0] == 200
         assert request(server, signed_frame(3, master=NEXT))[0] == 403
         assert stored(server) == [(7, 1), (7, 2)]
+        assert "judder_unsigned_total 1.0" in request_text(server, "/metrics", {})[1]
 
 
 def test_without_a_key_signed_frames_are_stored_unverified(server):
