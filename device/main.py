@@ -8,6 +8,9 @@ import gc
 import os
 import sys
 
+# kept free for the buffers of Node, in the one long piece that a small heap has before there are modules in it
+place = bytearray(45056) if __name__ == "__main__" else None
+
 from node import clock, frame, rice, settings
 
 gc.collect()  # what compiling leaves behind, here and below: or the modules lie scattered over the heap
@@ -22,12 +25,14 @@ from node.uplink import LinkError, RefusedError, Uplink
 from node.window import OVERRUN, SLOW_BUS, UNKNOWN_LOSS, Window
 from safemode import FILE as RECOVERIES_FILE
 
+place = None
 gc.collect()
 
 FIRMWARE = "judder 0.1.0"
 RING_FILE = "ring.bin"
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
+KEY_NOTE = "key"
 BOOT_NOTE = "boot"  # on the Notecard: which boot this is, and how many windows it had captured when it was stopped
 TEXT_BYTES = 128  # of a frame's text block, besides label and session
 HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free; a 64-bit MicroPython needs twice as much
@@ -210,6 +215,10 @@ class Node:
     def _connect(self):
         self.uplink.connect()
         self._meet_previous_boot()
+        if self.settings.frame_key or self.uplink.note(KEY_NOTE):
+            from node import signature  # only now: a small heap has better use for its room
+
+            self.uplink.sign_with(signature.find_signer(self.uplink, self.settings.frame_key))
         self._watch()
         self._learn_time()
         identity = frame.text_block(

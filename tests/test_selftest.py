@@ -106,6 +106,7 @@ def test_a_board_in_order_says_what_it_measures(measure):
         "level_read",
         "gc_collect",
         "encode",
+        "sign",
         "frame",
         "binary_transfer",
         "level_read_longest",
@@ -116,6 +117,7 @@ def test_a_board_in_order_says_what_it_measures(measure):
     assert re.match(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{8} ", figures["notecard_crc"])
     assert "{not-supported}" in figures["notecard_errors"]
     assert figures["env_modified"].startswith("{")  # an answer, no error
+    assert figures["signature"].strip() == "off"
     assert figures["i2c_answers"].split() == ["0x17", "0x18"]
     assert figures["i2c_at_400_khz"].strip() == "reliable"
     truth = 1 / (sum(bench.lis3dh.arrival_ns(n + 1) - bench.lis3dh.arrival_ns(n) for n in (100,)) / 1e9)

@@ -16,6 +16,12 @@ TABLE = (
     ("ROUTE", "ingest", (0, 64), "alias of the Notehub proxy route to the server"),
     ("LABEL", "", (0, 64), "label for the windows' class in training; empty: labelled on the server"),
     ("SESSION", "", (0, 64), "name of a measuring campaign, sent with each window"),
+    (
+        "FRAME_KEY",
+        "",
+        (0, 32),
+        "key to sign frames with, from `judder key` (docs/operations.md); empty: the one in the Notecard, if any",
+    ),
     ("ODR_HZ", 1344, (10, 25, 50, 100, 200, 400, 1344), "nominal output data rate"),
     ("FULL_SCALE_G", 2, (2, 4, 8, 16), "full scale"),
     ("SAMPLES", 1024, (64, 4096), "samples in a window"),
@@ -45,6 +51,7 @@ _MOST_BYTES = 16384  # of the file; all settings with their comments take 3000
 _MOST_COMPLAINTS = 12  # or a file of something else would fill the heap with them
 _SHOWN = 64  # characters of what is wrong
 _FRAME_OVERHEAD = 3072  # header, texts, gaps and CRC at their longest (node.frame.max_length)
+_KEY = "FRAME_KEY"  # never shown, and not in the hash: the same board has it here or in its Notecard
 _CHOICES = ("ODR_HZ", "FULL_SCALE_G", "DROP", "TRANSFER", "SENSOR_ADDRESS")
 
 
@@ -67,7 +74,8 @@ class Settings:
         self._leave_time(values)
         for name in values:
             setattr(self, name.lower(), values[name])
-        self.hash = "%08x" % crc32("\n".join("%s=%s" % (row[0], values[row[0]]) for row in TABLE).encode())
+        hashed = ["%s=%s" % (row[0], values[row[0]]) for row in TABLE if row[0] != _KEY]
+        self.hash = "%08x" % crc32("\n".join(hashed).encode())
 
     def _make_room(self, values):
         """A ring that cannot hold one window would keep the board from ever capturing."""
@@ -97,7 +105,7 @@ class Settings:
         name, equals, value = line.partition("=")
         name = name.strip()
         if not equals:
-            self._complain(number, "'%s' is not NAME = value" % _shown(line))
+            self._complain(number, "'%s' is not NAME = value" % (_KEY if _KEY in line else _shown(line)))
             return
         for known, default, allowed, _ in TABLE:
             if known == name:
@@ -130,12 +138,20 @@ def check(name, text, default, allowed):
             raise ValueError(
                 "%s = %s; must be one of %s" % (name, _shown(text), ", ".join([str(one) for one in allowed]))
             )
+    elif name == _KEY:
+        if text and not is_key(text):
+            raise ValueError("%s must be 32 hex digits, as `judder key` prints them" % name)
     elif isinstance(default, str):
         if len(text.encode()) > allowed[1]:
             raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed[1]))
     elif value is None or not (allowed[0] <= value <= allowed[1] or value in allowed[2:]):
         raise ValueError("%s = %s; must be a whole number from %s" % (name, _shown(text), _range(allowed)))
     return value
+
+
+def is_key(text):
+    """Whether it is 32 hex digits."""
+    return isinstance(text, str) and len(text) == 32 and not text.lower().strip("0123456789abcdef")
 
 
 def _range(allowed):
@@ -148,6 +164,8 @@ def example():
     for name, default, allowed, meaning in TABLE:
         if name in _CHOICES:
             limits = ", ".join([str(one) for one in allowed])
+        elif name == _KEY:
+            limits = "32 hex digits"
         elif isinstance(default, str):
             limits = "at most %d bytes" % allowed[1]
         else:

@@ -14,7 +14,6 @@ its place, once it has shown that it computes the same.
 from binascii import crc32
 
 import notecard
-from notecard import binary_helpers
 from notecard import notecard as note_python
 
 from node import cobs
@@ -25,7 +24,7 @@ CHUNK_BYTES = 4096  # of the binary store's content in one card.binary.put
 ATTEMPTS = 3
 UNCONNECTED = "not connected to Notehub; if it stays so, check antenna, coverage and SIM"
 DOUBT_EVERY = 8
-NOTES = "judder.dbx"  # a database that stays on the Notecard; no update of the board wipes it
+NOTES = "judder.dbx"  # a database that never leaves the Notecard (note.add); no update of the board wipes it
 POST_OVERHEAD_BYTES = 1024  # of a web.post, besides its body
 RENEW_AFTER = 60000  # transactions; note-python's sequence number outgrows the card's 16 bits at 65536
 
@@ -34,7 +33,8 @@ if note_python.crc32(b"123456789") == crc32(b"123456789"):
 
 _HINTS = {
     401: "the token of the Notehub route is not the server's: make them the same",
-    403: "the server refuses this route's requests: check the route's URL and headers",
+    403: "the server does not believe the signatures: FRAME_KEY has to be what `judder key DEVICE` prints there; if it "
+    "asks for none, check the route's URL and headers",
     404: "Notehub has no proxy route with this alias, or the server no such path: check ROUTE and the route's URL",
     413: "the server takes only smaller bodies: lower POST_BYTES",
     507: "the server's disk is full: make room there, windows wait here",
@@ -63,6 +63,7 @@ class Uplink:
         self.transactions = 0
         self.attempts_failed = 0
         self.posted_bytes = 0  # what the network was asked to carry, connections included
+        self._signer = None
         self._bus = bus
         self._settings = settings
         self._unconnected = 0
@@ -94,6 +95,10 @@ class Uplink:
             self.complaints.append(
                 "the Notecard has no product and cannot reach Notehub: set PRODUCT_UID in settings.toml"
             )
+
+    def sign_with(self, signer):
+        """Have a Signer of node.signature sign what is posted; None: frames go as they are."""
+        self._signer = signer
 
     def hold_updates(self, hold):
         """Keep outboard firmware updates away while windows wait here: an update resets the board."""
@@ -153,7 +158,7 @@ class Uplink:
         Raises LinkError when there is no proper acknowledgement; every frame then still has to be kept.
         """
         self._check_connection()
-        self.stage(frames)
+        self.stage(self._signer.pieces(frames) if self._signer else frames)
         bytes_before = self.posted_bytes
         self.posted_bytes += POST_OVERHEAD_BYTES + sum([len(frame) for frame in frames])
         try:
@@ -229,6 +234,8 @@ class Uplink:
 
     def _fill_store_stock(self, body):
         """note-python's own way (its notecard/binary_helpers.py): one packet, MD5 in pure Python, five copies."""
+        from notecard import binary_helpers  # only here: a small heap has better use for its room
+
         self.request({"req": "card.binary", "delete": True})
         try:
             self.transactions += 3

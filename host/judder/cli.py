@@ -5,6 +5,7 @@ lost), 2 the call was wrong, 130 interrupted.
 """
 
 import asyncio
+import json
 import signal
 import sys
 import threading
@@ -182,6 +183,34 @@ def check(as_json: Annotated[bool, typer.Option("--json", help="Print them as on
         typer.echo(f"delivers {project.devices} to {project.name} at {project.url}, {signed}")
     if not projects:
         typer.echo("delivers nothing: set EDGE_IMPULSE_API_KEY, or projects in judder.toml")
+
+
+@app.command()
+def key(
+    device: Annotated[str | None, typer.Argument(help="DeviceUID, as dev:864475040000001.")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Make a master key for the server instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+) -> None:
+    """The key that a board signs its frames with, as a line for its settings.toml: a secret, shown on purpose."""
+    from judder import signature
+    from judder.config import Config, ConfigError
+
+    if new == (device is not None):
+        refuse("give one of DEVICE and --new")
+    if device is None:
+        made = signature.new_master_key().hex()
+        typer.echo(json.dumps({"frame_master_key": made}) if as_json else f"JUDDER_FRAME_MASTER_KEY={made}")
+        return
+    if not device.startswith("dev:"):
+        refuse(f"{device!r} is no DeviceUID, which starts with dev:; the board's console and Notehub show it")
+    try:
+        master_keys = Config.load().master_keys
+    except ConfigError as error:
+        refuse(str(error))
+    if not master_keys:
+        refuse("there is no frame_master_key (JUDDER_FRAME_MASTER_KEY); `judder key --new` makes one")
+    found = signature.device_key(master_keys[0], device).hex()
+    typer.echo(json.dumps({"device": device, "frame_key": found}) if as_json else f'FRAME_KEY = "{found}"')
 
 
 @emulate_app.command("edge-impulse")

@@ -1,6 +1,7 @@
 """What the server may be told: `judder.toml`, then the environment (JUDDER_PORT ...), then options; later wins."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Self
 
@@ -57,6 +58,9 @@ class Config(BaseSettings):
     default_label: str = Field(default="", max_length=255)
     ingest_token: SecretStr = SecretStr("")
     ingest_token_next: SecretStr = SecretStr("")
+    frame_master_key: SecretStr = SecretStr("")
+    frame_master_key_next: SecretStr = SecretStr("")
+    require_signature: bool = False
     body_limit_bytes: int = Field(default=256 * 1024, ge=1024, le=64 * 1024 * 1024)
     body_timeout_s: float = Field(default=30, gt=0, le=3600)
     connection_limit: int = Field(default=512, ge=1, le=65536)
@@ -89,6 +93,19 @@ class Config(BaseSettings):
             raise ValueError(f"{data} is not a folder")
         return data
 
+    @field_validator("frame_master_key", "frame_master_key_next")
+    @classmethod
+    def _is_key(cls, key: SecretStr) -> SecretStr:
+        if key and not re.fullmatch("[0-9a-fA-F]{32}", key.get_secret_value()):
+            raise ValueError("must be 32 hex digits; `judder key --new` makes one")
+        return key
+
+    @model_validator(mode="after")
+    def _can_require(self) -> Self:
+        if self.require_signature and not self.master_keys:
+            raise ValueError("require_signature needs frame_master_key; `judder key --new` makes one")
+        return self
+
     @model_validator(mode="after")
     def _is_guarded(self) -> Self:
         if not self.ingest_token.get_secret_value() and not self.is_loopback:
@@ -118,6 +135,12 @@ class Config(BaseSettings):
             )
             for entry in entries
         ]
+
+    @property
+    def master_keys(self) -> list[bytes]:
+        """Those that boards' keys are made from, the one to come first."""
+        keys = (self.frame_master_key_next, self.frame_master_key)
+        return [bytes.fromhex(key.get_secret_value()) for key in keys if key]
 
     @property
     def is_loopback(self) -> bool:

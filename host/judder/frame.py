@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from judder import report, rice
 from judder.report import Report
-from judder.window import Flags, FrameError, Window, acceleration_m_s2
+from judder.window import SIGNATURE_BYTES, SIGNED, Flags, FrameError, Window, acceleration_m_s2
 
 MAGIC = b"VW\xc1\x7f"
 VERSION = 1
@@ -144,7 +144,8 @@ def _window(frame: bytes, header: tuple[int, ...]) -> Window:
     trigger, gap_count, _, text_length = header[19:]
     text_end = header_length + text_length
     gaps_end = text_end + 4 * gap_count
-    if header_length < HEADER_LENGTH or gaps_end > length - 4:
+    end = length - 4 - (SIGNATURE_BYTES if flags & SIGNED else 0)
+    if header_length < HEADER_LENGTH or gaps_end > end:
         raise FrameError("header, text and gaps do not fit the frame")
     if not (samples and sensitivity_ug and mode <= 2 and full_scale_g in FULL_SCALES_G and started_us <= _LAST_US):
         raise FrameError("a header field has an impossible value")
@@ -152,7 +153,7 @@ def _window(frame: bytes, header: tuple[int, ...]) -> Window:
     gaps = _gaps(frame[text_end:gaps_end], samples)
     if bool(flags & _GAP) != bool(gaps) or _total(gaps) != lost:
         raise FrameError("flags, gaps and samples lost contradict each other")
-    counts = _counts(frame, gaps_end, length - 4, samples, codec)
+    counts = _counts(frame, gaps_end, end, samples, codec)
     return Window(
         device=device,
         boot=boot,
@@ -175,21 +176,22 @@ def _window(frame: bytes, header: tuple[int, ...]) -> Window:
         mode=mode,
         samples_lost=lost if lost != UNKNOWN_LOSS else None,
         gaps=tuple((index, one if one < IN_NEXT else None) for index, one in gaps),
-        flags=Flags(flags),
+        flags=Flags(flags & ~SIGNED),
         trigger=trigger,
         frame=frame,
     )
 
 
 def _report(frame: bytes, header: tuple[int, ...]) -> Report:
-    _, _, header_length, _, length, boot, sequence, written_us, text_length = header
+    _, _, header_length, flags, length, boot, sequence, written_us, text_length = header
     text_end = header_length + text_length
-    if header_length < REPORT_HEADER_LENGTH or text_end > length - 4:
+    end = length - 4 - (SIGNATURE_BYTES if flags & SIGNED else 0)
+    if header_length < REPORT_HEADER_LENGTH or text_end > end:
         raise FrameError("header and text do not fit the frame")
     if sequence < report.FIRST_SEQUENCE or written_us > _LAST_US:
         raise FrameError("a header field has an impossible value")
     device, firmware, model, settings, label, session = _texts(frame[header_length:text_end])
-    members, typed = report.parse(frame[text_end : length - 4])
+    members, typed = report.parse(frame[text_end:end])
     return Report(
         device=device,
         boot=boot,

@@ -26,7 +26,8 @@ from judder.group_commit import QueueError
 from judder.metrics import Metrics
 from judder.queue import Queue
 from judder.records import Entry, Outcome, Refused, article_entry, entry
-from judder.window import FrameError
+from judder.signature import Signatures
+from judder.window import FrameError, is_signed
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Ingest:
         self._metrics = metrics
         self.busy: set[object] = set()  # connections with a request under way
         self._held_bytes = 0
+        self._signatures = Signatures(config.master_keys, required=config.require_signature)
         self._allowance = config.requests_per_s
         self._allowed_s = time.monotonic()
         tokens = (config.ingest_token, config.ingest_token_next)
@@ -171,7 +173,7 @@ class Ingest:
         content = Content([], [], [], [])
         for item in decode_frames(body):
             if not isinstance(item, FrameError):
-                content.entries.append(entry(item))
+                self._take_or_leave(content, entry(item))
             elif item.boot is None or item.sequence is None:
                 content.damage.append(item)
             else:
@@ -181,14 +183,28 @@ class Ingest:
             content.unreadable.append(Refused("; ".join(problems)[:1000], body))
         return content
 
+    def _take_or_leave(self, content: "Content", one: Entry) -> None:
+        """A frame that is not to be believed is not named: its board has to keep it until its key is put right."""
+        fault = self._signatures.fault(one.device, one.body)
+        if fault is None:
+            self._metrics.unsigned.inc(not is_signed(one.body))
+            content.entries.append(one)
+        else:
+            content.damage.append(FrameError(f"window {one.boot:08x}:{one.sequence}: {fault}", 403))
+
     def _read_either(self, body: bytes) -> "Content":
         if ANY_MAGIC.search(body):
             return self._read_frames(body)
         try:
+            self._check_article()
             window = decode_article(body, self._config.article_interval_s)
         except FrameError as error:
             return Content([], [], [error], [Refused(error.reason, body)] if body else [])
         return Content([article_entry(window)], [], [], [])
+
+    def _check_article(self) -> None:
+        if self._signatures.required:
+            raise FrameError("the article's stream cannot be signed, and require_signature is set", 403)
 
     async def _stored(self, content: "Content") -> tuple[list[Outcome], list[Range]]:
         """What became of the entries; and what to ask for again, if the answer has room for that."""

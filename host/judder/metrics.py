@@ -21,6 +21,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.windows = Counter("judder_windows", "Windows by outcome", ["outcome"], registry=self.registry)
         self.reports = Counter("judder_reports", "Reports by outcome", ["outcome"], registry=self.registry)
+        self.unsigned = Counter("judder_unsigned", "Frames taken without a signature", registry=self.registry)
         self.refused = Counter("judder_refused", "Requests refused, by status", ["status"], registry=self.registry)
         self.received_bytes = Counter("judder_received_bytes", "Bytes of bodies", registry=self.registry)
         self.commit_seconds = Histogram(

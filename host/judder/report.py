@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from judder.window import FrameError
+from judder.window import FrameError, unsigned_crc
 
 FIRST_SEQUENCE = 1 << 31
 """Reports count from here, windows from 0: the numbers of windows have no holes."""
@@ -89,8 +89,8 @@ class Report:
 
     @property
     def crc(self) -> int:
-        """CRC-32 that ends the frame: tells a repeat from a conflict."""
-        return int.from_bytes(self.frame[-4:], "little")
+        """CRC-32 of the frame without its signature: tells a repeat from a conflict."""
+        return unsigned_crc(self.frame)
 
 
 def parse(text: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

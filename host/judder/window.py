@@ -1,13 +1,20 @@
 """A window as the host sees it: typed, in physical units, with everything its frame says."""
 
+import struct
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntFlag
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 STANDARD_GRAVITY = 9.80665  # m/s2 per g
+SIGNED = 16  # flag of a frame
+SIGNATURE_BYTES = 8
+
+_FLAGS_AND_LENGTH = struct.Struct("<HI")
+_FLAGS_AT = 6
 
 
 class Flags(IntFlag):
@@ -88,11 +95,26 @@ class Window:
 
     @property
     def crc(self) -> int:
-        """CRC-32 that ends the frame: tells a repeat from a conflict."""
-        return int.from_bytes(self.frame[-4:], "little")
+        """CRC-32 that ends the frame, were it not signed: tells a repeat from a conflict."""
+        return unsigned_crc(self.frame)
 
 
 def acceleration_m_s2(counts: NDArray[np.int16], sensitivity_mg: float) -> NDArray[np.float32]:
     """Counts to m/s2: count x sensitivity x standard gravity."""
     result: NDArray[np.float32] = counts * np.float32(sensitivity_mg / 1000 * STANDARD_GRAVITY)
     return result
+
+
+def is_signed(frame: bytes) -> bool:
+    """Whether a frame, of a window or not, carries a signature."""
+    flags: int = _FLAGS_AND_LENGTH.unpack_from(frame, _FLAGS_AT)[0]
+    return bool(flags & SIGNED)
+
+
+def unsigned_crc(frame: bytes) -> int:
+    """The frame's CRC-32, or what it would be without its signature: the same frame may come with different ones."""
+    if not is_signed(frame):
+        return int.from_bytes(frame[-4:], "little")
+    flags, length = _FLAGS_AND_LENGTH.unpack_from(frame, _FLAGS_AT)
+    head = frame[:_FLAGS_AT] + _FLAGS_AND_LENGTH.pack(flags & ~SIGNED, length - SIGNATURE_BYTES)
+    return crc32(frame[len(head) : -SIGNATURE_BYTES - 4], crc32(head))

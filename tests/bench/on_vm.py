@@ -27,7 +27,7 @@ class Os:
 sys.modules["os"] = Os()
 from notecard import binary_helpers  # noqa: E402
 
-from node import cobs, frame, loops, loops_plain, window  # noqa: E402
+from node import cobs, frame, loops, loops_plain, signature, window  # noqa: E402
 
 SAMPLES = 1024
 ROUNDS = 5
@@ -96,6 +96,14 @@ def main():
 
     used = "viper" if hasattr(loops, "cobs") and loops.cobs is not loops_plain.cobs else "plain"
     fast = best_ms(ours)
+    length = frame.encode(filled, identity, out)
+    encoding = best_ms(lambda: frame.encode(filled, identity, out))
+    signer = signature.Signer(bytes(16))
+    encoded = [memoryview(out)[:length]]
+    signing = best_ms(lambda: signer.pieces(encoded))
+    before = gc.mem_alloc()
+    signer.pieces(encoded)
+    garbage = gc.mem_alloc() - before
     names = [name for name in dir(loops_plain) if not name.startswith("_")]
     kept = [getattr(loops, name) for name in names]
     for name in names:
@@ -104,7 +112,7 @@ def main():
     for i in range(len(names)):
         setattr(loops, names[i], kept[i])
     theirs = best_ms(stock)
-    print(used, fast, plain, theirs, frame.encode(filled, identity, out))
+    print(used, fast, plain, theirs, length, encoding, signing, garbage)
 
 
 main()

@@ -59,6 +59,9 @@ def test_values_are_read_quoted_or_bare_with_comments_and_foreign_keys_left_alon
         ("WATCHDOG_S = -1", ["WATCHDOG_S = -1", "1800 to 86400, or 0"]),
         ("SAMPLE_HZ = 400", ["SAMPLE_HZ is no setting", "settings.example.toml"]),
         ("ODR_HZ 400", ["'ODR_HZ 400' is not NAME = value"]),
+        ("FRAME_KEY = 'c0ffee'", ["FRAME_KEY must be 32 hex digits", "judder key", "using ''"]),
+        ("FRAME_KEY = '" + 31 * "c" + "g'", ["FRAME_KEY must be 32 hex digits"]),
+        ("FRAME_KEY " + 32 * "c", ["'FRAME_KEY' is not NAME = value"]),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line_and_the_default_stands(line, words):
@@ -67,6 +70,8 @@ def test_what_is_wrong_is_named_with_its_line_and_the_default_stands(line, words
     assert read.complaints[0].startswith("settings.toml line 2: ")
     for word in words:
         assert word in read.complaints[0]
+    assert "cc" not in read.complaints[0]  # the key
+    assert "c0ffee" not in read.complaints[0]
     assert values(read) == {**defaults(), "FULL_SCALE_G": 8}
 
 
@@ -81,6 +86,13 @@ def test_any_text_at_all_leaves_allowed_values(text):
 def test_the_hash_follows_the_values_and_nothing_else():
     assert Settings("").hash == Settings("# hello\nODR_HZ = 1344\n").hash
     assert Settings("").hash != Settings("ODR_HZ = 400\n").hash
+
+
+def test_the_key_is_in_no_hash():
+    """It may come from settings.toml or from the Notecard; and it is a secret."""
+    read = Settings(f"FRAME_KEY = '{'0aF' * 10}00'\n")
+    assert (read.frame_key, read.complaints) == ("0aF" * 10 + "00", [])
+    assert read.hash == Settings("").hash
 
 
 def test_a_missing_file_gives_the_defaults(tmp_path):

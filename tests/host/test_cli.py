@@ -13,6 +13,7 @@ import pytest
 from tests.frames import encode, encode_report, golden, motor, window
 
 from judder import __version__, decode
+from judder.signature import device_key
 
 
 def judder(*arguments, code=0, cwd=None, **environment):
@@ -53,7 +54,17 @@ def test_import_judder_needs_numpy_only():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     )
     assert "numpy" in loaded
-    assert not loaded & {"aiohttp", "typer", "rich", "pydantic", "pydantic_settings", "uvloop", "sqlite3", "asyncio"}
+    assert not loaded & {
+        "cryptography",
+        "aiohttp",
+        "typer",
+        "rich",
+        "pydantic",
+        "pydantic_settings",
+        "uvloop",
+        "sqlite3",
+        "asyncio",
+    }
 
 
 def test_help_and_version():
@@ -229,3 +240,26 @@ def test_demo_with_the_same_seed_is_the_same(tmp_path):
 def test_the_faults_are_listed():
     names = [line.split()[0] for line in judder("demo", "--fault", "list").stdout.splitlines()]
     assert {"nack", "eio", "stall", "badbin", "lost-reply", "offline", "server500", "html200"} <= set(names)
+
+
+def test_key_prints_a_board_s_line_and_makes_master_keys(tmp_path):
+    name, made = judder("key", "--new").stdout.strip().split("=")
+    assert name == "JUDDER_FRAME_MASTER_KEY"
+    assert len(bytes.fromhex(made)) == 16
+    assert json.loads(judder("key", "--new", "--json").stdout)["frame_master_key"] != made
+    keys = {"JUDDER_FRAME_MASTER_KEY": made}
+    line = judder("key", "dev:1", cwd=tmp_path, **keys).stdout
+    assert line == f'FRAME_KEY = "{device_key(bytes.fromhex(made), "dev:1").hex()}"\n'
+    assert judder("key", "dev:2", cwd=tmp_path, **keys).stdout != line
+    rotating = {"JUDDER_FRAME_MASTER_KEY": "00" * 16, "JUDDER_FRAME_MASTER_KEY_NEXT": made}
+    assert judder("key", "dev:1", cwd=tmp_path, **rotating).stdout == line  # boards move to the next one
+    found = json.loads(judder("key", "dev:1", "--json", cwd=tmp_path, **keys).stdout)
+    assert found == {"device": "dev:1", "frame_key": line.split('"')[1]}
+    assert made not in judder("config", "check", cwd=tmp_path, **keys).stdout
+
+
+def test_key_says_what_it_needs(tmp_path):
+    assert "--new" in complaint("key")
+    assert "--new" in complaint("key", "dev:1", "--new")
+    assert "judder key --new" in complaint("key", "dev:1", cwd=tmp_path)
+    assert "no DeviceUID" in complaint("key", "pump-3", cwd=tmp_path)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from zlib import crc32
 
 import pytest
 from tests.frames import encode, encode_report, motor, window
@@ -26,6 +27,8 @@ from judder.ingest import ANSWER_LIMIT
 from judder.queue import FILE
 from judder.records import State
 from judder.server import background
+from judder.signature import device_key, signature
+from judder.window import SIGNATURE_BYTES, SIGNED
 
 
 @pytest.fixture
@@ -727,3 +730,92 @@ def test_killed_twenty_times_under_load_nothing_answered_for_is_lost_and_nothing
     names = [sample.name for sample in service.accepted]
     assert len(names) == len(set(names)) == len(held)
     assert service.doubled == 0
+
+
+# --- signatures -------------------------------------------------------------------------------------------------------
+
+MASTER, NEXT = "00" * 15 + "01", "00" * 15 + "02"
+
+
+def signed_frame(sequence=1, master=MASTER, device="dev:1", seed=1):
+    """As a board makes it: flag, length, signature under its own key, CRC."""
+    plain = encode(window(motor(8, seed=seed), boot=7, sequence=sequence), [device, "", "", "", "", ""])
+    flags, length = struct.unpack_from("<HI", plain, 6)
+    made = plain[:6] + struct.pack("<HI", flags | SIGNED, length + SIGNATURE_BYTES) + plain[12:-4]
+    made += signature(device_key(bytes.fromhex(master), "dev:1"), made + bytes(12))
+    return made + struct.pack("<I", crc32(made))
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    config = Config(data=tmp_path, port=0, frame_master_key=MASTER, frame_master_key_next=NEXT, require_signature=True)
+    with background(config) as running:
+        yield running
+
+
+def test_frames_signed_under_either_master_key_are_stored(guarded):
+    body = signed_frame(1) + signed_frame(2, master=NEXT)
+    assert request(guarded, body) == (200, {"stored": [[7, 1], [7, 2]], "rejected": []})
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (frame(), "has not signed it: set FRAME_KEY"),
+        (signed_frame(master="ff" * 16), "signature is not that of 'dev:1'"),
+        (signed_frame(device="dev:2"), "signature is not that of 'dev:2'"),
+    ],
+)
+def test_a_frame_that_is_not_believed_is_neither_stored_nor_rejected(guarded, body, reason):
+    """To be named in `rejected` would make the board give it up."""
+    status, answer = request(guarded, body)
+    assert status == 403
+    assert answer.keys() == {"reason"}
+    assert reason in answer["reason"]
+    assert answer["reason"].startswith("window 00000007:1: ")
+    status, answer = request(guarded, body + signed_frame(2))
+    assert (status, answer) == (200, {"stored": [[7, 2]], "rejected": []})
+    assert stored(guarded) == [(7, 2)]
+    assert [kept for why, kept in guarded.queue.quarantined() if reason in why] == [body, body + signed_frame(2)]
+
+
+def test_the_article_s_stream_cannot_be_signed(guarded):
+    status, answer = request(guarded, struct.pack("<3f", 0.1, 0.2, 9.8), "/")
+    assert status == 403
+    assert "require_signature" in answer["reason"]
+
+
+def test_a_key_alone_lets_unsigned_frames_in_but_no_wrong_signature(tmp_path):
+    with background(Config(data=tmp_path, port=0, frame_master_key=MASTER)) as server:
+        assert request(server, frame(1))[0] == 200
+        assert request(server, signed_frame(2))[0] == 200
+        assert request(server, signed_frame(3, master=NEXT))[0] == 403
+        assert stored(server) == [(7, 1), (7, 2)]
+        assert "judder_unsigned_total 1.0" in request_text(server, "/metrics", {})[1]
+
+
+def test_without_a_key_signed_frames_are_stored_unverified(server):
+    assert request(server, signed_frame(1, master=NEXT))[1] == {"stored": [[7, 1]], "rejected": []}
+
+
+def test_the_same_frame_under_another_signature_or_none_is_a_repeat(server):
+    for body in (frame(1), signed_frame(1), signed_frame(1, master=NEXT)):
+        assert request(server, body)[1] == {"stored": [[7, 1]], "rejected": []}
+    assert stored(server) == [(7, 1)]
+    assert request(server, signed_frame(1, seed=2))[1]["rejected"][0][:2] == [7, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"frame_master_key": "secret"}, "32 hex digits"),
+        ({"frame_master_key_next": "0" * 31}, "32 hex digits"),
+        ({"require_signature": True}, "needs frame_master_key"),
+    ],
+)
+def test_keys_that_are_none_are_refused_and_not_shown(options, words):
+    with pytest.raises(ConfigError) as caught:
+        Config.load(**options)
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert MASTER not in repr(Config(frame_master_key=MASTER))

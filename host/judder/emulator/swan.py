@@ -29,6 +29,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+
 from judder.board import RING_FILE, Tree, tree
 from judder.emulator import fat
 from judder.emulator.clock import Clock
@@ -156,6 +160,7 @@ class Swan:
             ord("U"): self._start_usb,
             ord("K"): self._send,
             ord("I"): self._receive,
+            ord("J"): self._encrypt,
         }
         if flash is not None:
             self._ops |= FlashPort(flash).ops
@@ -351,6 +356,12 @@ class Swan:
     def _choose_next_mode(self, request: Request) -> bytes:
         self._safe_mode_next = request.written.decode()
         return b""
+
+    @staticmethod
+    def _encrypt(request: Request) -> bytes:
+        """AES in CBC mode: key, chain so far, and what to encrypt. Not charged, as encoding is not."""
+        key, chain, data = request.written[:16], request.written[16:32], request.written[32:]
+        return Cipher(AES(key), CBC(chain)).encryptor().update(data)
 
     # --- the drive ------------------------------------------------------------------------------------------------
 
