@@ -69,14 +69,14 @@ def reset_reason():
         return "UNKNOWN"
 
 
-def open_ring(values, lost):
+def open_ring(values, lost, buffer):
     """The ring with its file, which `judder deploy` makes. In RAM only without one, or while the PC owns the drive."""
     drops_oldest = values.drop == "oldest"
     try:
         file = open(RING_FILE, "r+b")  # noqa: SIM115  # for good: to close it would change the drive's directory
     except OSError:
-        return Ring(values.ring_bytes, drops_oldest=drops_oldest, lost=lost)
-    ring = Ring(values.ring_bytes, file, getattr(os, "sync", file.flush), drops_oldest, lost)
+        return Ring(values.ring_bytes, None, None, drops_oldest, lost)
+    ring = Ring(values.ring_bytes, file, getattr(os, "sync", file.flush), drops_oldest, lost, buffer)
     ring.recover()
     if len(ring):
         print("%d windows of earlier starts in %s" % (len(ring), RING_FILE))
@@ -96,7 +96,7 @@ class Node:
         self.calendar = clock.Calendar()
         self.window.boot = int.from_bytes(os.urandom(4), "little")
         self.reports = Reports(self.window.boot, values.report_every_s)
-        self.ring = open_ring(values, self.reports.lose)
+        self.ring = open_ring(values, self.reports.lose, self.frame)
         self.budget = Budget(values.daily_kb * 1000)
         self.accelerometer = None
         self.identity = None
@@ -311,13 +311,27 @@ class Node:
             filled.flags |= SLOW_BUS
         filled.started_at_us, filled.started_at_uncertainty_ms = self.calendar.utc_us(filled.first_sample_us)
         length = frame.encode(filled, self.identity, self.frame)
+        data = self._copied(length)
+        if data is None:
+            return
         key = (filled.boot, filled.sequence)
         filled.sequence += 1  # first: whatever fails from here on, no other window gets this key
-        self.ring.put(key, bytes(memoryview(self.frame)[:length]))
+        self.ring.put(key, data)
         self._schedule()
         self.spill_due = self.spill_due or self._may_send() <= 0
         self._count(filled, tries)
         say_captured(key, filled, tries, length)
+
+    def _copied(self, length):
+        """The frame for the ring; None when the heap has no piece for it while others wait: then the ring is full."""
+        try:
+            return bytes(memoryview(self.frame)[:length])
+        except MemoryError:
+            if not self.ring.used_bytes:
+                raise
+        print("memory has no room for more than %d bytes of windows" % self.ring.used_bytes)
+        self.ring.capacity_bytes = self.ring.used_bytes
+        return None
 
     def _count(self, filled, tries):
         counts = self.reports.counts
@@ -370,10 +384,8 @@ class Node:
             self.reports.written()
 
     def _send(self):
-        batch = self.ring.oldest(min(self.settings.post_bytes, self._may_send()))
-        if not batch:  # all that waited was damaged
-            return
-        stored, refused, missed = self.uplink.post([one for _, one in batch])
+        most_bytes = min(self.settings.post_bytes, self._may_send())
+        stored, refused, missed = self.uplink.post(lambda: (one for _, one in self.ring.oldest(most_bytes)))
         released = refusals = 0
         for key in stored:
             if self.ring.release(key):
@@ -389,7 +401,7 @@ class Node:
             forget_recoveries()
         if not released:  # a pause, or the same bytes would go out again at once
             said = "refuses" if refusals else "names none of"
-            raise LinkError("the server's answer %s the %d windows sent" % (said, len(batch)))
+            raise LinkError("the server's answer %s the windows sent" % said)
 
     def _resend(self, missed):
         """The server misses windows (boot, first, last): have them wait again, or tell which are gone."""

@@ -4,7 +4,7 @@ import itertools
 import shutil
 
 import pytest
-from tests.test_loop import HOUR_S, Loop, give_ring, safe
+from tests.test_loop import HOUR_S, Loop, safe
 
 from judder.board import Tree, tree
 from judder.config import Config
@@ -65,7 +65,6 @@ def test_signed_windows_are_stored(loop, name, transfer):
 
 def test_a_wrong_key_costs_no_window_and_when_it_is_put_right_all_arrive(loop):
     running = loop(WRONG)
-    give_ring(running.bench)
     with running.bench as bench:
         bench.swan.run(lambda: len(bench.captured) >= 6 and safe(running))
         assert running.said("server answered 403: ")
@@ -82,7 +81,6 @@ def test_a_wrong_key_costs_no_window_and_when_it_is_put_right_all_arrive(loop):
 
 def test_a_board_without_a_key_is_told_and_its_windows_arrive_when_it_has_one(loop):
     running = loop("")
-    give_ring(running.bench)
     with running.bench as bench:
         bench.swan.run(lambda: len(bench.captured) >= 3 and safe(running))
         assert running.said(HINT)
@@ -207,7 +205,6 @@ def test_signing_may_begin_while_windows_are_under_way(tmp_path):
     """Stored unsigned, but the answer was lost; sent again it is signed, and no conflict."""
     with background(Config(data=tmp_path / "data", port=0, frame_master_key=MASTER)) as server:
         running = Loop(server)
-        give_ring(running.bench)
 
         class LostAnswers(Fault):
             def answer(self, request, response):

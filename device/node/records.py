@@ -69,16 +69,15 @@ class Records:
             sector[: length - last] = data[last:]
             self._file.write(sector)
 
-    def read(self, offset, length):
-        """The frame of the record there, or None if it is spoilt."""
+    def read(self, offset, frame):
+        """Fill `frame` from the record there, which is of that length; False if it is spoilt."""
         header = self._load(offset)
-        if header is None or header[4] != length:
-            return None
+        if header is None or header[4] != len(frame):
+            return False
         crc = self._header_crc()
-        frame = bytearray(length)
         self._file.seek(offset + _HEADER_BYTES)
         self._file.readinto(frame)
-        return frame if crc32(frame, crc) == header[5] else None
+        return crc32(frame, crc) == header[5]
 
     def mark_released(self, offset):
         if self._load(offset) is not None:

@@ -39,13 +39,16 @@ class Ring:
     """At most `capacity_bytes` of frames in RAM, each under its (boot, sequence), and what `file` holds.
 
     `file` is open for reading and writing in binary; `sync` is os.sync, after which the flash holds what was written.
-    `lost(key, reason)` is called for each frame that is given up.
+    `lost(key, reason)` is called for each frame that is given up. `buffer` is where a frame of the file is read into.
     """
 
-    def __init__(self, capacity_bytes, file=None, sync=None, drops_oldest=False, lost=lambda key, reason: None):
+    def __init__(
+        self, capacity_bytes, file=None, sync=None, drops_oldest=False, lost=lambda key, reason: None, buffer=None
+    ):
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0  # of RAM
         self.persisted = None  # key of the newest window that `recover` found
+        self._buffer = buffer or bytearray(0)
         self._drops_oldest = drops_oldest
         self._lost = lost
         self._waiting = []
@@ -76,20 +79,31 @@ class Ring:
         self._forget_sent()
 
     def oldest(self, limit_bytes):
-        """Keys and frames to send together: as many of the oldest as fit `limit_bytes`, one at least."""
-        batch = []
+        """Gives (key, frame) of what to send together: as many of the oldest as fit `limit_bytes`, one at least.
+
+        A frame lasts until the next is asked for; the ring must not change meanwhile.
+        """
         total = 0
         for one in list(self._waiting):
-            if batch and total + one.length > limit_bytes:
-                break
-            frame = self._records.read(one.offset, one.length) if one.data is None else one.data
-            if frame is None:
-                self._remove(one)
-                self._lost(one.key, "damaged")
-                continue
-            batch.append((one.key, frame))
-            total += one.length
-        return batch
+            if total and total + one.length > limit_bytes:
+                return
+            frame = self._read(one)
+            if frame is not None:
+                total += one.length
+                yield one.key, frame
+
+    def _read(self, one):
+        """The frame; None, and it is given up, when it is found spoilt."""
+        if one.data is not None:
+            return one.data
+        if len(self._buffer) < one.length:
+            self._buffer = bytearray(one.length)
+        frame = memoryview(self._buffer)[: one.length]
+        if self._records.read(one.offset, frame):
+            return frame
+        self._remove(one)
+        self._lost(one.key, "damaged")
+        return None
 
     def holds_report(self, boot):
         """Whether a report of this boot waits."""
@@ -200,11 +214,9 @@ class Ring:
 
     def _take_back(self, one):
         """From the file into RAM: a report may tell of windows that were dropped before."""
-        data = self._records.read(one.offset, one.length)
-        if data is None:
-            self._remove(one)
-        else:
-            one.data, one.offset = data, None
+        frame = self._read(one)
+        if frame is not None:
+            one.data, one.offset = bytes(frame), None
             self.used_bytes += one.length
 
     def _near(self, start, end):

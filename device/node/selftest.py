@@ -120,7 +120,7 @@ def _sign(encoded):
         return
     signer = signature.Signer(bytes(16))
     started_us = clock.now_us()
-    signer.pieces([encoded])
+    list(signer.pieces([encoded]))
     figure("sign", (clock.now_us() - started_us) // 1000, "ms")
 
 
@@ -179,7 +179,7 @@ def _notecard(bus, values):
     figure("env_modified", _answer(uplink, {"req": "env.modified", "time": 0xFFFFFFF}), "")
     body = bytes(range(256)) * 32  # two chunks
     started_us = clock.now_us()
-    uplink.stage([body])
+    uplink.stage(lambda: [body])
     figure(
         "binary_transfer", len(body) * 1000 // max(1, (clock.now_us() - started_us) // 1000), "bytes/s, in two chunks"
     )

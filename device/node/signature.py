@@ -43,8 +43,7 @@ class Signer:
         self._padded = _doubled(self._whole)
 
     def pieces(self, frames):
-        """The frames signed, each in three pieces: a copy of one would need as much memory again."""
-        pieces = []
+        """Gives the frames signed, each in three pieces: a copy of one would need as much memory again."""
         for frame in frames:
             flags, length = struct.unpack_from("<HI", frame, 6)
             head = bytearray(frame[:_BLOCK])
@@ -52,8 +51,9 @@ class Signer:
             rest = memoryview(frame)[_BLOCK : length - 4]
             tag = self.cmac(head, rest)[:LENGTH]
             crc = crc32(tag, crc32(rest, crc32(head))) & 0xFFFFFFFF
-            pieces += (head, rest, tag + struct.pack("<I", crc))
-        return pieces
+            yield head
+            yield rest
+            yield tag + struct.pack("<I", crc)
 
     def cmac(self, head, rest):
         """Of `head`, one block or nothing, and what follows it."""

@@ -152,15 +152,14 @@ class Uplink:
             return None
 
     def post(self, frames):
-        """Send frames in one web.post; returns the keys stored, (boot, sequence, reason) of those refused, and
-        (boot, first, last) of those that the server misses.
+        """Send frames in one web.post (see `stage`).
 
+        Returns the keys stored, (boot, sequence, reason) of those refused, (boot, first, last) of those missed there.
         Raises LinkError when there is no proper acknowledgement; every frame then still has to be kept.
         """
         self._check_connection()
-        self.stage(self._signer.pieces(frames) if self._signer else frames)
         bytes_before = self.posted_bytes
-        self.posted_bytes += POST_OVERHEAD_BYTES + sum([len(frame) for frame in frames])
+        self.posted_bytes += POST_OVERHEAD_BYTES + self.stage(frames)
         try:
             answer = self.request(
                 {
@@ -190,28 +189,30 @@ class Uplink:
             raise RefusedError("Notecard: hub.status: %s" % UNCONNECTED)
 
     def stage(self, frames):
-        """Fill the Notecard's binary store with the frames. Raises LinkError when it will not hold them."""
+        """Fill the Notecard's binary store and return how many bytes it holds; LinkError when it will not hold them.
+
+        `frames()` gives the frames, anew at each attempt; each need only last until the next is asked for.
+        """
         attempt = 1
         while True:
+            pieces = self._signer.pieces(frames()) if self._signer else frames()
             try:
                 if self._settings.transfer == "stock":
-                    self._fill_store_stock(b"".join([bytes(frame) for frame in frames]))
-                else:
-                    self._fill_store(frames)
-                return
+                    return self._fill_store_stock(b"".join([bytes(piece) for piece in pieces]))
+                return self._fill_store(pieces)
             except LinkError:
                 self.attempts_failed += 1
                 if attempt == ATTEMPTS:
                     raise
             attempt += 1
 
-    def _fill_store(self, frames):
+    def _fill_store(self, pieces):
         self.request({"req": "card.binary", "delete": True})
         sent = held = 0
-        for frame in frames:
+        for piece in pieces:
             start = 0
-            while start < len(frame):
-                part = memoryview(frame)[start : start + CHUNK_BYTES - held]
+            while start < len(piece):
+                part = memoryview(piece)[start : start + CHUNK_BYTES - held]
                 self._chunk[held : held + len(part)] = part
                 start += len(part)
                 held += len(part)
@@ -221,7 +222,7 @@ class Uplink:
                     held = 0
         if held:
             self.put_chunk(memoryview(self._chunk)[:held], sent)
-        self._check_store(sent + held)
+        return self._check_store(sent + held)
 
     def put_chunk(self, data, offset):
         """Append at most CHUNK_BYTES to the binary store, which has to end at `offset`. Raises LinkError."""
@@ -244,12 +245,13 @@ class Uplink:
             raise
         except Exception as error:
             self._fail("binary transfer", error)
-        self._check_store(len(body))
+        return self._check_store(len(body))
 
     def _check_store(self, length):
         held = self.request({"req": "card.binary"}).get("length", 0)
         if held != length:
             raise LinkError("Notecard holds %d bytes of %d sent" % (held, length))
+        return held
 
     def _transmit(self, packet):
         card = self._open()

@@ -100,9 +100,9 @@ def main():
     encoding = best_ms(lambda: frame.encode(filled, identity, out))
     signer = signature.Signer(bytes(16))
     encoded = [memoryview(out)[:length]]
-    signing = best_ms(lambda: signer.pieces(encoded))
+    signing = best_ms(lambda: list(signer.pieces(encoded)))
     before = gc.mem_alloc()
-    signer.pieces(encoded)
+    list(signer.pieces(encoded))
     garbage = gc.mem_alloc() - before
     names = [name for name in dir(loops_plain) if not name.startswith("_")]
     kept = [getattr(loops, name) for name in names]

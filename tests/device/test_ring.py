@@ -76,7 +76,7 @@ def test_what_was_released_can_be_had_again_while_nobody_needs_its_room():
         ring.put((7, sequence), bytes([sequence]) * 100)
         ring.release((7, sequence))
     assert ring.recall([(7, sequence) for sequence in range(6)]) == [(7, 0), (7, 1), (7, 2), (7, 5)]  # a quarter is 250
-    assert ring.oldest(1000) == [((7, sequence), bytes([sequence]) * 100) for sequence in (3, 4)]
+    assert list(ring.oldest(1000)) == [((7, sequence), bytes([sequence]) * 100) for sequence in (3, 4)]
     assert ring.used_bytes == 200
     assert ring.recall([(7, 3)]) == []
     assert len(ring) == 2
@@ -97,7 +97,7 @@ def test_what_waits_and_what_was_sent_never_take_more_than_the_ring_s_ram(steps)
         if length and ring.has_room(length):
             ring.put((7, sequence), bytes(length))
         elif len(ring):
-            ring.release(ring.oldest(1)[0][0])
+            ring.release(next(ring.oldest(1))[0])
         assert ring.used_bytes + ring._sent_bytes <= 1000
         assert ring._sent_bytes == sum(len(frame) for _, frame in ring._sent) <= 250
 

@@ -34,7 +34,7 @@ def boot(flash, first_block, size, ram_bytes=RAM_BYTES, **options):
 
 def contents(ring):
     """Keys and frames of all that waits, in order."""
-    return ring.oldest(10**9)
+    return [(key, bytes(one)) for key, one in ring.oldest(10**9)]
 
 
 def copy(flash):
@@ -364,7 +364,7 @@ def test_a_year_with_a_day_of_outage_a_week_keeps_every_page_under_1000_erases(a
             if window % at_once == at_once - 1:
                 ring.spill()
         while len(ring):
-            for key, _ in ring.oldest(16384):
+            for key, _ in list(ring.oldest(16384)):
                 ring.release(key)
     worn = [erases for erases in flash.erases if erases]
     assert max(worn) < 200  # 171 one by one, 150 by eight
