@@ -1,0 +1,264 @@
+"""What boards report, and what the server asks of them: boots, losses, health, the day's budget, requests to resend."""
+
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from tests.chain import SETTINGS
+from tests.test_loop import HOUR_S, Loop
+
+from judder.config import Config
+from judder.emulator.i2c import DATA_NACK, Injected
+from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
+from judder.emulator.notecard import Fault
+from judder.emulator.notecard.line import seal
+from judder.queue import FILE, Queue
+from judder.server import background
+
+SECOND_NS = 10**9
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """Makes a loop with small windows; its bench is not yet running."""
+    with background(Config(data=tmp_path / "data", port=0)) as server:
+        yield lambda **options: Loop(server, settings=SETTINGS | options.pop("settings", {}), **options)
+
+
+def reports(running):
+    return list(running.server.queue.reports())
+
+
+def of_boot(running, number):
+    """Reports of the board's first boot, its second ..."""
+    boots = list(dict.fromkeys(boot for boot, _ in running.bench.captured))
+    return [report for report in reports(running) if report.boot == boots[number]]
+
+
+class Refused(Fault):
+    """The Notecard refuses requests whose name begins so."""
+
+    def __init__(self, name):
+        self.name = name
+        self.times = 0
+
+    def replies(self, request, lines):
+        if not request.name.startswith(self.name):
+            return lines
+        self.times += 1
+        return [seal({"err": "unknown request {not-supported}"}, request.sequence)]
+
+
+# --- boots ------------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_power_cut_the_board_names_the_boot_before_and_what_it_found(loop):
+    running = loop()
+    running.bench.notecard.link.outages.append((HOUR_S * SECOND_NS, 3 * HOUR_S * SECOND_NS))
+    with running.bench as bench:
+        bench.run_for(2 * HOUR_S)
+        kept = [key for key in bench.captured if key not in bench.acknowledged]
+        bench.swan.power_off()
+        bench.swan.power_on(reset_reason="BROWNOUT")
+        bench.run(len(bench.captured) + 3)
+    assert len(kept) > 5
+    first, *_ = of_boot(running, 0)
+    assert first.previous_boot is None
+    after, *_ = of_boot(running, 1)
+    assert (after.previous_boot, after.previous_captured, after.reset) == (kept[0][0], None, "BROWNOUT")
+    assert after.persisted is not None
+    assert after.persisted >= kept[-2]  # the newest may have been in RAM
+    before, now = sorted(running.server.queue.accounts(), key=lambda one: one.seen_us)
+    assert (before.ended, before.tail_unknown, now.ended) == (True, True, False)
+
+
+def test_a_board_that_keeps_starting_names_each_boot(loop):
+    running = loop()
+    with running.bench as bench:
+        for windows in (2, 4, 6, 8):
+            bench.run(windows)
+            bench.swan.power_off()
+            bench.swan.power_on()
+        bench.run(10)
+    boots = list(dict.fromkeys(boot for boot, _ in bench.captured))
+    assert len(boots) == 5
+    named = {report.boot: report.previous_boot for report in reports(running)}
+    assert [named[boot] for boot in boots] == [None, *boots[:-1]]
+
+
+def test_a_notecard_that_keeps_no_notes_is_named_once_a_boot_and_the_loop_goes_on(loop):
+    running = loop()
+    refused = Refused("note.")
+    running.bench.notecard.faults.append(refused)
+    with running.bench as bench:
+        bench.run(3)
+        bench.swan.power_off()
+        bench.swan.power_on()
+        bench.run(5)
+    assert refused.times >= 4
+    assert len(running.said("what a power cut takes cannot be named")) == 2
+    assert all(report.previous_boot is None for report in reports(running))
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+def test_reports_come_at_their_rate_with_the_board_s_health(loop):
+    running = loop(settings={"REPORT_EVERY_S": 7200})
+    bursts = 0
+
+    def spoilt(transfer):
+        nonlocal bursts
+        bursts += transfer.address == LIS3DH_ADDRESS and transfer.read_length > 6
+        return Injected(DATA_NACK, consumed=True) if bursts % 50 == 49 and transfer.read_length > 6 else None
+
+    running.bench.bus.faults.append(spoilt)
+    with running.bench as bench:
+        bench.run_for(10 * HOUR_S)
+    found = reports(running)
+    assert [report.sequence - 2**31 for report in found] == list(range(len(found)))
+    assert len(found) == 5
+    for report in found:
+        assert report.device == bench.device
+        assert report.firmware.startswith("judder ")
+        assert (report.voltage_v, report.temperature_degc, report.bars, report.rssi_dbm) == (5.1, 27.5, 3, -71)
+        assert report.card == bench.notecard.version
+        assert report.samples_lost == report.overruns == report.skipped == 0
+        assert not report.lost
+    newest = found[-1]
+    assert newest.bus_errors > 0
+    assert newest.retries > 0
+    assert newest.captured >= 95
+    assert newest.transactions > 100
+    assert newest.uptime_s == pytest.approx(8 * HOUR_S, rel=0.02)
+    assert newest.written_at.timestamp() == pytest.approx(bench.clock._epoch_utc_ns / 1e9 + 8 * HOUR_S, abs=600)
+    stored = [window.frame for window in running.server.queue.windows()]
+    assert newest.posted_bytes > sum(map(len, stored)) // 2
+
+
+def test_a_board_whose_sensor_fails_still_reports(loop):
+    running = loop()
+    del running.bench.bus.chips[LIS3DH_ADDRESS]
+    with running.bench as bench:
+        bench.run_for(5 * HOUR_S)
+    found = reports(running)
+    assert len(found) >= 4
+    assert found[-1].captured == 0
+    assert found[-1].skipped >= 45
+    assert found[-1].bus_errors > 100
+
+
+# --- budget -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_day_s_budget_holds_and_what_is_over_it_waits_for_the_next_day(loop):
+    running = loop(settings={"DAILY_KB": 64, "CAPTURE_EVERY_S": 900})
+    sent = []
+
+    class Scale(Fault):
+        def answer(self, request, response):
+            sent.append((bench.clock.now_ns() / SECOND_NS, len(request.body) + 1024))
+            return response
+
+    with running.bench as bench:
+        bench.notecard.faults.append(Scale())
+        bench.run_for(3 * 86400)
+        per_day = [sum(size for at_s, size in sent if day <= at_s / 86400 < day + 1) for day in range(3)]
+        assert all(60_000 < one < 64_000 + 1500 for one in per_day)
+        waiting = len(bench.captured) - len(bench.acknowledged)
+        assert waiting > 50
+        bench.swan.power_off()  # what waits for tomorrow is in flash
+        bench.swan.power_on()
+        bench.run_for(2 * 86400)
+    stored = running.stored()
+    unsettled = [key for key in bench.captured if key not in stored]
+    assert len({boot for boot, _ in bench.captured if (boot, 0) in stored}) == 2
+    assert len(unsettled) < waiting + 300
+
+
+# --- resend -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def a_server(data, bench_clock):
+    """One that lives in the bench's time: it asks for what it misses ten minutes after it has noticed."""
+    config = Config(data=data, port=0)
+    with background(config, now_us=lambda: bench_clock.utc_ns() // 1000) as server:
+        yield server
+
+
+def after_going_back_to_a_backup(tmp_path, *, outages=(), settings=None):
+    """Windows that were acknowledged are missing: the server's disk died, and the copy is some hours old."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    copy.mkdir()
+    running = None
+
+    class Clock:
+        def utc_ns(self):
+            return running.bench.clock.utc_ns() if running else 0
+
+    with a_server(data, Clock()) as server:
+        running = Loop(server, settings=SETTINGS | (settings or {}))
+        running.bench.notecard.link.outages += [(start * SECOND_NS, end * SECOND_NS) for start, end in outages]
+        bench = running.bench.__enter__()
+        bench.run_for(HOUR_S)
+        server.queue.backup(copy / FILE)
+        bench.run_for(2 * HOUR_S)
+        bench.run(len(bench.captured))
+        acknowledged = set(bench.acknowledged)
+    shutil.rmtree(data)
+    with a_server(copy, Clock()) as server:
+        running.server = server
+        missing = acknowledged - running.stored().keys()
+        assert len(missing) > 20
+        running.notehub.add_route("ingest", server.url)
+        bench.run_for(6 * HOUR_S)
+        bench.run(len(bench.captured))
+        bench.__exit__(None, None, None)
+        return running, missing, running.stored(), server.queue.accounts()
+
+
+def test_what_the_server_has_lost_again_is_sent_again_from_ram(tmp_path):
+    running, missing, stored, (account,) = after_going_back_to_a_backup(tmp_path)
+    again = missing & stored.keys()
+    assert running.said("the server asks for")
+    assert len(again) > 10
+    assert account.lost == ({"gone": len(missing - again)} if missing - again else {})
+    assert (account.missing, account.on_the_way) == (0, 0)
+
+
+def test_what_the_server_has_lost_again_is_sent_again_from_flash(tmp_path):
+    """And what is nowhere any more is reported as gone."""
+    _, missing, stored, (account,) = after_going_back_to_a_backup(
+        tmp_path, outages=[(HOUR_S + 300, 2 * HOUR_S)], settings={"RING_BYTES": 16384, "SAMPLES": 512}
+    )
+    again = missing & stored.keys()
+    assert len(again) > 10
+    assert account.lost == {"gone": len(missing - again)}
+    assert (account.missing, account.on_the_way) == (0, 0)
+
+
+def test_a_copy_of_the_store_can_be_read_beside_the_server(loop, tmp_path):
+    running = loop()
+    with running.bench as bench:
+        bench.run(3)
+    with Queue(tmp_path / "data", beside=True) as beside:
+        assert [report.boot for report in beside.reports()] == [report.boot for report in reports(running)]
+        assert sum(account.stored for account in beside.accounts()) == 3
+
+
+# --- the link ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_notecard_that_never_says_it_is_connected_is_not_believed_for_ever(loop):
+    running = loop(settings={"CAPTURE_EVERY_S": 1800})
+
+    class Silent(Fault):
+        def replies(self, request, lines):
+            return [seal({"status": "?"}, request.sequence)] if request.name == "hub.status" else lines
+
+    running.bench.notecard.faults.append(Silent())
+    with running.bench as bench:
+        bench.run_for(12 * HOUR_S)
+    assert running.said("hub.status: not connected to Notehub")
+    assert len(bench.acknowledged) > 10
