@@ -79,7 +79,7 @@ def open_ring(values, lost, buffer):
     ring = Ring(values.ring_bytes, file, getattr(os, "sync", file.flush), drops_oldest, lost, buffer)
     ring.recover()
     if len(ring):
-        print("%d windows of earlier starts in %s" % (len(ring), RING_FILE))
+        print("%d frames of earlier starts in %s" % (len(ring), RING_FILE))
     return ring
 
 
@@ -422,7 +422,7 @@ class Node:
         self.spill_due = False
         moved = self.ring.spill()
         if moved:
-            print("%d windows moved to %s, %d in RAM" % (moved, RING_FILE, self.ring.in_ram()))
+            print("%d frames moved to %s, %d in RAM" % (moved, RING_FILE, self.ring.in_ram()))
 
     def _refused(self, key, reason):
         """Offer a refused frame a few times more, behind the others; then give it up. False if it is none of ours."""
@@ -492,7 +492,7 @@ def stop(node):
     waiting = 0
     if node is not None:
         node.stop()
-        waiting = node.ring.in_ram()
+        waiting = node.ring.windows_in_ram()
     lost = "; windows not sent yet, and lost: %d" % waiting if waiting else ""
     print("stopped at the console%s" % lost)
 

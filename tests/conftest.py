@@ -1,4 +1,9 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and the fault matrix at its end."""
+
+from hypothesis import settings
+
+settings.register_profile("judder", deadline=None)  # how long an example takes says more about the machine
+settings.load_profile("judder")
 
 
 def pytest_addoption(parser):
@@ -7,27 +12,12 @@ def pytest_addoption(parser):
 
 def pytest_terminal_summary(terminalreporter):
     """The fault matrix, if it was run."""
-    rows = [
-        dict(report.user_properties)
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", "") == "call" and dict(report.user_properties).get("figures")
-    ]
+    passed = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
+    rows = [row for row in passed if "fault" in row]
     if not rows:
         return
     terminalreporter.section("fault matrix (emulated)")
-    head = ("fault", "runs", "captured", "stored", "delivered", "twice", "reported", "tail", "unreported")
-    terminalreporter.write_line(f"{head[0]:48}" + "".join(f"{name:>11}" for name in head[1:]))
+    names = [name for name in rows[0] if name != "fault"]
+    terminalreporter.write_line(f"{'fault':48}" + "".join(f"{name:>11}" for name in names))
     for row in rows:
-        one = row["figures"]
-        numbers = (
-            one.runs,
-            one.captured,
-            one.stored,
-            one.delivered,
-            one.twice,
-            sum(one.reported.values()),
-            one.tail,
-            one.unreported,
-        )
-        terminalreporter.write_line(f"{row['fault']:48}" + "".join(f"{number:>11}" for number in numbers))
+        terminalreporter.write_line(f"{row['fault']:48}" + "".join(f"{row[name]:>11}" for name in names))

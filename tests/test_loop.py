@@ -520,7 +520,7 @@ def test_windows_that_wait_for_the_link_outlive_power_cuts(loop, name):
             bench.swan.power_on()
         assert len(bench.acknowledged) < 6
         bench.run(len(bench.captured) + 2)
-    assert running.said("windows of earlier starts in ring.bin")
+    assert running.said("frames of earlier starts in ring.bin")
     assert len({boot for boot, _ in bench.captured}) == 4
     running.check_nothing_lost_or_doubled()
 
@@ -609,7 +609,7 @@ def test_nothing_that_could_tear_the_drive_s_table_is_done_while_windows_come_an
         bench.swan.run(lambda: safe(running) and len(running.said("moved to")) > 2)
         bench.swan.reset()
         bench.run(40)
-    assert running.said("windows of earlier starts")
+    assert running.said("frames of earlier starts")
     assert flash.steps > 20
     assert bench.swan.drive_steps == []
     assert sum(flash.erases[:4]) == 0  # page 4, the directory's last, is where the file begins

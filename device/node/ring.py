@@ -66,6 +66,9 @@ class Ring:
         """How many a power cut would take."""
         return len(self._held_in_ram())
 
+    def windows_in_ram(self):
+        return len([one for one in self._held_in_ram() if one.key[1] < FIRST_REPORT])
+
     def has_room(self, length):
         return length + (0 if self._drops_oldest else self.used_bytes) <= self.capacity_bytes
 
