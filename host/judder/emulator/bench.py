@@ -115,6 +115,7 @@ class Bench:
         self.given_up: dict[Key, str] = {}
         """Why, as the firmware said."""
         self.power_failures = 0
+        self._unsettled: set[Key] = set()
         self._on_line = on_line
         self._stopped = False
 
@@ -138,10 +139,10 @@ class Bench:
 
     @property
     def drained(self) -> bool:
-        """Whether nothing waits on the board: only then does it allow outboard updates."""
-        newest = next(reversed(self.captured), None)
-        settled = newest is None or newest in self.acknowledged or newest in self.given_up
-        return settled and self.notecard.outboard.allowed_from_ns != NEVER
+        """Whether nothing waits on the board: all is settled, or the board allows outboard updates."""
+        if not self._unsettled:
+            return True
+        return self.notecard.outboard.allowed_from_ns != NEVER and next(reversed(self.captured)) not in self._unsettled
 
     def run_for(self, seconds: float) -> None:
         """Let the board run for a time of its own."""
@@ -165,14 +166,19 @@ class Bench:
     def _see(self, line: str) -> None:
         match = _WINDOW_LINE.match(line)
         if match:
-            key = int(match[1], 16), int(match[2])
-            if match[4]:
-                self.captured[key] = self._truth(int(match[4]))
-            elif match[3] == "stored":
-                self.acknowledged.add(key)
-            else:
-                self.given_up[key] = match[5]
+            self._see_window((int(match[1], 16), int(match[2])), match)
         self._on_line(self.device, line)
+
+    def _see_window(self, key: Key, match: re.Match[str]) -> None:
+        if match[4]:
+            self.captured[key] = self._truth(int(match[4]))
+            self._unsettled.add(key)
+            return
+        self._unsettled.discard(key)
+        if match[3] == "stored":
+            self.acknowledged.add(key)
+        else:
+            self.given_up[key] = match[5]
 
     def _truth(self, samples: int) -> Truth:
         given = list(self.lis3dh.given)[-samples:]
