@@ -805,6 +805,20 @@ def test_note_python_s_own_transfer_delivers_the_same_bytes(loop, tmp_path):
     )
 
 
+def test_a_heap_without_room_for_note_python_s_own_transfer_goes_on_with_chunks(loop):
+    """It wants the body in one piece, and copies of it: as long as that is tried again, nothing is ever sent."""
+    try:
+        runtime = RUNTIMES["micropython"]()
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    running = loop(settings={"TRANSFER": "stock"}, runtime=runtime, ring_bytes=0)
+    running.bench.notecard.link.outages.append((0, 900 * 10**9))
+    with running.bench as bench:
+        bench.run(12, give_up_after_s=HOUR_S)
+    assert len(running.said("memory has no room for TRANSFER = stock; using chunks")) == 1
+    running.check_nothing_lost_or_doubled()
+
+
 def test_the_notecard_object_is_renewed_before_its_sequence_number_overflows(loop, tmp_path):
     numbers = []
 

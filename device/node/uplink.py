@@ -66,6 +66,7 @@ class Uplink:
         self._signer = None
         self._bus = bus
         self._settings = settings
+        self._stock = settings.transfer == "stock"
         self._unconnected = 0
         self._card = None
         self._renew_at = 0
@@ -197,13 +198,19 @@ class Uplink:
         while True:
             pieces = self._signer.pieces(frames()) if self._signer else frames()
             try:
-                if self._settings.transfer == "stock":
+                if self._stock:
                     return self._fill_store_stock(b"".join([bytes(piece) for piece in pieces]))
                 return self._fill_store(pieces)
             except LinkError:
                 self.attempts_failed += 1
                 if attempt == ATTEMPTS:
                     raise
+            except MemoryError:  # it would be the same at the next try, and nothing would ever be sent
+                if not self._stock:
+                    raise
+                self._stock = False
+                self._card = None
+                print("memory has no room for TRANSFER = stock; using chunks")
             attempt += 1
 
     def _fill_store(self, pieces):
@@ -241,7 +248,7 @@ class Uplink:
         try:
             self.transactions += 3
             binary_helpers.binary_store_transmit(self._open(), body, 0)
-        except LinkError:
+        except (LinkError, MemoryError):
             raise
         except Exception as error:
             self._fail("binary transfer", error)
