@@ -33,10 +33,12 @@ RING_FILE = "ring.bin"
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 KEY_NOTE = "key"
-BOOT_NOTE = "boot"  # on the Notecard: which boot this is, and how many windows it had captured when it was stopped
+BOOT_NOTE = "boot"  # on the Notecard: which boot this is, which before it no report has told of that has arrived, and
+# how many windows it had captured when it was stopped
 TEXT_BYTES = 128  # of a frame's text block, besides label and session
 HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free; a 64-bit MicroPython needs twice as much
 RESENT_AT_ONCE = 64  # windows
+UNTOLD = 16  # boots that the note lists
 TIME_EVERY_S = 3600
 WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
 LONGEST_IDLE_US = 10000000
@@ -109,6 +111,8 @@ class Node:
         self.capture_began_us = 0
         self.next_watch_us = 0
         self.next_time_us = 0
+        self.untold = []  # boots before this one, in hex digits, of whose end the server may not know
+        self.told = False
         self.updates_held = True
         self.watch_refused = False
         self.well = False
@@ -175,6 +179,8 @@ class Node:
             return self._send
         if self.updates_held and not len(self.ring):
             return self._allow_updates
+        if self.told and self.untold:
+            return self._keep_told
         if now_us >= self.next_time_us:
             return self._learn_time
         return None
@@ -248,7 +254,10 @@ class Node:
         """Learn from the Notecard which boot was before this one, and leave our own there for the next."""
         before = self.uplink.note(BOOT_NOTE) or {}
         if "boot" in before and int(before["boot"], 16) != self.window.boot:
+            untold = before.get("untold", [])
+            self.untold = (untold + [before["boot"]])[-UNTOLD:]
             self.reports.previous = {
+                "earlier_boots": [int(boot, 16) for boot in untold] or None,
                 "previous_boot": int(before["boot"], 16),
                 "previous_captured": before.get("captured"),
                 "persisted": self.ring.persisted,
@@ -257,12 +266,19 @@ class Node:
         self._keep_boot_note({})
 
     def _keep_boot_note(self, more):
-        note = {"boot": "%08x" % self.window.boot}  # as text: no JSON on the way makes a float of it
-        note.update(more)
+        note = dict(more)
+        note["boot"] = "%08x" % self.window.boot  # as text: no JSON on the way makes a float of it
+        if self.untold and not self.told:
+            note["untold"] = self.untold
         try:
             self.uplink.keep_note(BOOT_NOTE, note)
         except RefusedError as error:
             print("%s: what a power cut takes cannot be named" % error)
+
+    def _keep_told(self):
+        """The next boot need not name again what a report of ours has named."""
+        self._keep_boot_note({})
+        self.untold = []
 
     def _watch(self):
         """Arm or renew the Notecard's watchdog, or call it off. One that refuses is named once, and we go on."""
@@ -391,6 +407,7 @@ class Node:
             if self.ring.release(key):
                 released += 1
                 print("%s stored" % named(key))
+                self.told = self.told or (key[0] == self.window.boot and key[1] >= FIRST_REPORT)  # each names them
         for boot, sequence, reason in refused:
             refusals += self._refused((boot, sequence), reason)
         self._resend(missed)

@@ -7,6 +7,7 @@ import pytest
 from tests.chain import SETTINGS
 from tests.test_loop import HOUR_S, Loop
 
+from judder import demo
 from judder.config import Config
 from judder.emulator.i2c import DATA_NACK, Injected
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
@@ -84,6 +85,32 @@ def test_a_board_that_keeps_starting_names_each_boot(loop):
     assert len(boots) == 5
     named = {report.boot: report.previous_boot for report in reports(running)}
     assert [named[boot] for boot in boots] == [None, *boots[:-1]]
+
+
+def test_boots_whose_power_fails_before_their_report_is_out_are_named_by_the_next_that_gets_through(loop):
+    """Without network and flash nothing is left of them but their number on the Notecard."""
+    running = loop(ring_bytes=0)
+    with running.bench as bench:
+        bench.run(2)
+        bench.notecard.link.outages.append((bench.clock.now_ns(), bench.clock.now_ns() + 2 * HOUR_S * SECOND_NS))
+        for _ in range(3):
+            bench.run_for(HOUR_S / 2)
+            bench.swan.power_off()
+            bench.swan.power_on()
+        bench.run_for(2 * HOUR_S)
+        bench.swan.power_off()
+        bench.swan.power_on()
+        bench.run_for(HOUR_S)
+    boots = list(dict.fromkeys(boot for boot, _ in bench.captured))
+    assert len(boots) == 5
+    named = {report.boot: (report.previous_boot, report.earlier_boots) for report in reports(running)}
+    assert named == {boots[0]: (None, None), boots[3]: (boots[2], tuple(boots[:2])), boots[4]: (boots[3], None)}
+    fate = demo.fate(
+        {(bench.device, *key) for key in bench.captured.keys() - running.stored().keys()},
+        running.server.queue.accounts(),
+    )
+    assert fate.tail > 15
+    assert fate.unreported == 0
 
 
 def test_a_notecard_that_keeps_no_notes_is_named_once_a_boot_and_the_loop_goes_on(loop):

@@ -95,12 +95,10 @@ class Bookkeeper:
         if report.persisted is not None:
             boot, sequence = report.persisted
             self._know(device, boot, sequence + 1, now_us)
-        if report.previous_boot is not None and report.previous_boot != report.boot:
-            self._know(device, report.previous_boot, report.previous_captured or 0, now_us)
-            self._execute(
-                "UPDATE boots SET ending = max(ending, ?3) WHERE device = ?1 AND boot = ?2",
-                (device, report.previous_boot, _SOMEHOW if report.previous_captured is None else _ORDERLY),
-            )
+        if report.previous_boot is not None:
+            self._ended(report, report.previous_boot, report.previous_captured, now_us)
+        for boot in report.earlier_boots or ():
+            self._ended(report, boot, None, now_us)
         for loss in report.lost:
             self._know(device, loss.boot, loss.last + 1, now_us)
             self._explain(device, loss)
@@ -131,6 +129,16 @@ class Bookkeeper:
             asked.append(Range(boot, first, last))
             room -= last - first + 1
         return asked
+
+    def _ended(self, report: Report, boot: int, captured: int | None, now_us: int) -> None:
+        """A boot before the report's own is over; it had captured so many windows, or nobody knows how many."""
+        if boot == report.boot:
+            return
+        self._know(report.device, boot, captured or 0, now_us)
+        self._execute(
+            "UPDATE boots SET ending = max(ending, ?3) WHERE device = ?1 AND boot = ?2",
+            (report.device, boot, _SOMEHOW if captured is None else _ORDERLY),
+        )
 
     def _captured(self, device: str, boot: int) -> int:
         """How many windows of a boot are known to have been captured."""

@@ -16,6 +16,7 @@ from judder.window import FrameError, unsigned_crc
 FIRST_SEQUENCE = 1 << 31
 """Reports count from here, windows from 0: the numbers of windows have no holes."""
 LOSSES_LIMIT = 256  # ranges in one report
+EARLIER_BOOTS_LIMIT = 16
 NESTING_LIMIT = 16  # fixed, so that what is JSON here is JSON at any depth of the stack
 _COUNT_LIMIT = 1 << 63
 
@@ -64,6 +65,8 @@ class Report:
     previous_boot: int | None = None
     previous_captured: int | None = None
     """Windows of the boot before, if it was stopped in an orderly way."""
+    earlier_boots: tuple[int, ...] | None = None
+    """Before `previous_boot`: ended, too, and before a report of theirs had arrived."""
     persisted: tuple[int, int] | None = None
     """Boot and sequence of the newest window that was found in flash at this boot."""
     reset: str | None = None
@@ -169,6 +172,12 @@ def _persisted(value: Any) -> tuple[int, int]:
     return _boot(value[0]), _sequence(value[1])
 
 
+def _boots(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > EARLIER_BOOTS_LIMIT:
+        raise ValueError(f"is no list of at most {EARLIER_BOOTS_LIMIT} boots")
+    return tuple(map(_boot, value))
+
+
 def _losses(value: Any) -> tuple[Loss, ...]:
     if not isinstance(value, list) or len(value) > LOSSES_LIMIT:
         raise ValueError(f"is no list of at most {LOSSES_LIMIT} ranges")
@@ -198,6 +207,7 @@ _MEMBERS: dict[str, Callable[[Any], Any]] = {
     "skipped": _count,
     "previous_boot": _boot,
     "previous_captured": _captured,
+    "earlier_boots": _boots,
     "persisted": _persisted,
     "reset": _text,
     "bus_errors": _count,

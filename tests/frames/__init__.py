@@ -154,6 +154,11 @@ REPORT_CASES = {
             "heap_free": 411000,
         },
     },
+    "boots that told nothing": {
+        "texts": _NAMED,
+        "boot": 9,
+        "members": {"captured": 1, "previous_boot": 8, "earlier_boots": [7, 0xFFFFFFFF, 5]},
+    },
     "everything said": {
         "texts": _NAMED,
         "boot": 0xFFFFFFFF,

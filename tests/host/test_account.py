@@ -267,6 +267,14 @@ def test_beyond_the_limit_windows_count_but_have_no_place_of_their_own(queue, mo
     assert (account(queue).stored, account(queue).lost) == (300, {})
 
 
+def test_boots_that_ended_before_a_report_of_theirs_had_arrived_have_an_unknown_tail(queue):
+    put(queue, a_window(0, boot=6), a_report(boot=9, previous_boot=8, previous_captured=2, earlier_boots=[6, 7, 9]))
+    assert (account(queue, 6).ended, account(queue, 6).tail_unknown, account(queue, 6).stored) == (True, True, 1)
+    assert (account(queue, 7).captured, account(queue, 7).tail_unknown) == (0, True)
+    assert (account(queue, 8).lost, account(queue, 8).tail_unknown) == ({"reset": 2}, False)
+    assert not account(queue, 9).ended
+
+
 # --- any order --------------------------------------------------------------------------------------------------------
 
 

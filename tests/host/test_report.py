@@ -156,6 +156,7 @@ def test_nonsense_is_refused_by_name(content):
         *({"lost": [loss]} for loss in ([1 << 32, 2, 3, "x"], [-1, 2, 3, "x"], [1, True, 3, "x"], [1, 2, 3, 4])),
         {"lost": [[1, 2, 3, "dropped"]] * (LOSSES_LIMIT + 1)},
         *({"persisted": value} for value in ([1], [1, 2, 3], [1, 1 << 31], {"0": 1}, "12")),
+        *({"earlier_boots": value} for value in (5, [1 << 32], [True], ["7"], [7] * 17)),
         {"uptime_s": -1},
         {"bars": 1000},
     ],
