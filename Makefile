@@ -7,7 +7,7 @@ BIN := .venv/bin
 OLDER_NOTE_PYTHON := 2.4.1 2.3.3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test deploy hil check lint type fmt bench fuzz clean
+.PHONY: help setup demo test deploy hil check lint type fmt bench soak fuzz clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ fmt: setup ## format the code
 
 bench: setup ## measure speed and size (ratios within one run)
 	@PYTHONPATH=device $(BIN)/python -m tests.bench
+
+soak: setup ## fifty emulated devices, 10,000 windows, random faults, flat memory (half an hour)
+	@$(BIN)/python -m tests.soak
 
 fuzz: setup ## search for inputs that break something, until coverage grows no more (docs/fuzzing.md)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --only-binary atheris --group fuzz || { \
