@@ -21,7 +21,7 @@ from judder.schema import MISSING_PER_DEVICE
 REASONS = ("dropped", "damaged", "refused", "gone")
 OTHER = "other"  # a reason that this version does not know
 RESET = "reset"  # the boot is over, and nobody has said what became of it
-ASK_AFTER_US = 600_000_000  # since it was found missing, and between requests
+ASK_AFTER_US = 600_000_000  # since it was found missing; then four times as long as the time before
 ASK_RANGES = 8  # in one answer
 ASK_WINDOWS = 64
 _ORDERLY, _SOMEHOW = 2, 1
@@ -110,9 +110,10 @@ class Bookkeeper:
         """
         due = self._execute(
             "SELECT boot, first, last FROM missing JOIN boots USING (device, boot)"
-            " WHERE device = ? AND reason = '' AND asked < 3 AND asked_us <= ? AND last < highest"
+            " WHERE device = ? AND reason = '' AND asked < 6"
+            " AND asked_us + (? << 2 * asked) <= ? AND last < highest"
             " ORDER BY asked_us, boot, first LIMIT ?",
-            (device, now_us - ASK_AFTER_US, 2 * ASK_RANGES),
+            (device, ASK_AFTER_US, now_us, 2 * ASK_RANGES),
         ).fetchall()
         asked: list[Range] = []
         room = ASK_WINDOWS
@@ -268,6 +269,13 @@ def totals(database: sqlite3.Connection) -> dict[str, int]:
     """Windows of all devices that are not here: by reason, and `missing` and `on the way`."""
     query = f"SELECT {_STANDING}, sum(last - first + 1) FROM missing JOIN boots USING (device, boot) GROUP BY 1"  # noqa: S608
     found: dict[str, int] = dict(database.execute(query))
-    unplaced = database.execute("SELECT coalesce(sum(captured - stored), 0) FROM boots").fetchone()[0]
-    found["missing"] = found.get("missing", 0) + unplaced - sum(found.values())
+    absent = database.execute("SELECT ending > 0, sum(captured - stored) FROM boots GROUP BY 1").fetchall()
+    placed = dict(
+        database.execute(
+            "SELECT ending > 0, sum(last - first + 1) FROM missing JOIN boots USING (device, boot) GROUP BY 1"
+        )
+    )
+    for ended, number in absent:
+        reason = RESET if ended else "missing"
+        found[reason] = found.get(reason, 0) + number - placed.get(ended, 0)
     return found

@@ -122,9 +122,8 @@ def decode(
     files: Annotated[list[Path], typer.Argument(help="Files of frames, or of the article's streams.")],
     article: Annotated[bool, typer.Option("--article", help="The files hold the article's float32 stream.")] = False,
     interval_ms: Annotated[float | None, typer.Option(help="Its sampling interval; it does not say itself.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Windows with their samples, and reports, as JSON, one a line.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Windows with their samples as JSON, one a line.")] = False,
+    reports: Annotated[bool, typer.Option("--reports", help="With --json: the reports instead.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="One line a sample.")] = False,
     npz: Annotated[Path | None, typer.Option(help="Write acceleration, interval_s and unit to this file.")] = None,
 ) -> None:
@@ -139,7 +138,7 @@ def decode(
         raise typer.Exit(1)
     try:
         if as_json:
-            show.write_json(content, sys.stdout)
+            (show.write_reports if reports else show.write_json)(content, sys.stdout)
         elif as_csv:
             show.write_csv(content.windows, sys.stdout)
         elif npz is not None:
@@ -208,7 +207,10 @@ def key(
     except ConfigError as error:
         refuse(str(error))
     if not master_keys:
-        refuse("there is no frame_master_key (JUDDER_FRAME_MASTER_KEY); `judder key --new` makes one")
+        refuse(
+            "give the server's JUDDER_FRAME_MASTER_KEY, as in `. /etc/judder/environment` (docs/operations.md); "
+            "only if the server has none yet: `judder key --new`"
+        )
     found = signature.device_key(master_keys[0], device).hex()
     typer.echo(json.dumps({"device": device, "frame_key": found}) if as_json else f'FRAME_KEY = "{found}"')
 

@@ -14,6 +14,8 @@ from judder.account import Account
 from judder.cli_store import DEFAULT_DATA, Data, Device, Json, console, plain, store
 from judder.report import Report
 
+_WIDTH = 160  # where no terminal says how wide it is
+
 
 def losses(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = False) -> None:
     """Windows of each boot: captured, stored, lost and why, missing without a reason, and still to come."""
@@ -22,7 +24,7 @@ def losses(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = Fals
     if as_json:
         typer.echo(json.dumps({"boots": [_fields(one) for one in accounts]}))
         return
-    table = Table("device", "boot", "captured", "stored", "on the way", "missing", "lost", "ended", box=None)
+    table = _table("device", "boot", "captured", "stored", "on the way", "missing", "lost", "ended")
     for one in accounts:
         table.add_row(
             plain(one.device) or "-",
@@ -34,7 +36,7 @@ def losses(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = Fals
             _reasons(one.lost),
             "no" if not one.ended else "yes, its last windows are not known" if one.tail_unknown else "yes",
         )
-    console.print(table)
+    _print(table)
 
 
 def _fields(account: Account) -> dict[str, object]:
@@ -56,20 +58,29 @@ def devices(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = Fal
     if as_json:
         typer.echo(json.dumps({"devices": lines}))
         return
-    columns = ("device", "last seen (UTC)", "firmware", "up", "waiting", "V", "bars", "bus errors", "stored", "missing")
-    table = Table(*columns, "lost", box=None)
+    table = _table("device", "last seen (UTC)", "up", "waiting", "V", "bars", "I2C errors", "stored", "missing", "lost")
     for line in lines:
         uptime_s = line["uptime_s"]
         cells = (
             line["device"],
-            line["seen_at"],
-            line["firmware"],
+            line["seen_at"] and line["seen_at"][:16].replace("T", " "),
             None if uptime_s is None else f"{uptime_s / 3600:.1f} h",
             *(line[name] for name in ("waiting", "voltage_v", "bars", "bus_errors", "stored", "missing")),
             _reasons(line["lost"]),
         )
         table.add_row(*("-" if cell in (None, "") else plain(str(cell)) for cell in cells))
-    console.print(table)
+    _print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(*columns, box=None)
+    table.columns[0].no_wrap = True  # it tells one line from the next
+    table.columns[0].overflow = "fold"
+    return table
+
+
+def _print(table: Table) -> None:
+    console.print(table, width=None if console.is_terminal else _WIDTH)
 
 
 def _line(device: str, boots: Sequence[Account], report: Report | None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from judder.group_commit import QueueError
 from judder.metrics import Metrics
 from judder.queue import Queue
 from judder.records import Entry, Outcome, Refused, article_entry, entry
+from judder.report import Report
 from judder.signature import Signatures
 from judder.window import FrameError, is_signed
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 TOKEN_HEADER = "X-Ingest-Token"  # noqa: S105  # its name, not its value
 ANSWER_LIMIT = 8192  # bytes of a body that come back through web.post
+REPORTS_AT_ONCE = 16  # of one body: what they say of losses may touch thousands of rows each
 _REASON_LIMIT = 120
 _FRAMES_BESIDE_RESEND = 40  # in a body; each takes at most 160 bytes of the answer, a request to resend 40
 _RETRY_AFTER_S = "30"
@@ -171,7 +173,11 @@ class Ingest:
 
     def _read_frames(self, body: bytes) -> "Content":
         content = Content([], [], [], [])
+        reports = 0
         for item in decode_frames(body):
+            reports += isinstance(item, Report)
+            if isinstance(item, Report) and reports > REPORTS_AT_ONCE:
+                continue  # not named, so it is sent again
             if not isinstance(item, FrameError):
                 self._take_or_leave(content, entry(item))
             elif item.boot is None or item.sequence is None:
@@ -190,7 +196,7 @@ class Ingest:
             self._metrics.unsigned.inc(not is_signed(one.body))
             content.entries.append(one)
         else:
-            content.damage.append(FrameError(f"window {one.boot:08x}:{one.sequence}: {fault}", 403))
+            content.damage.append(FrameError(f"frame {one.boot:08x}:{one.sequence}: {fault}", 403))
 
     def _read_either(self, body: bytes) -> "Content":
         if ANY_MAGIC.search(body):
@@ -263,7 +269,8 @@ class Content:
             else:
                 stored.append([one.boot, one.sequence])
         if self.damage and not (stored or self.rejected):
-            raise RequestError(self.damage[0].status, self.damage[0].reason)
+            worst = max(self.damage, key=lambda error: error.status)  # 403 before 400: it says more
+            raise RequestError(worst.status, worst.reason)
         return _answer(200, _fitted(stored, self.rejected, [list(one) for one in missing]))
 
 

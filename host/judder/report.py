@@ -15,7 +15,7 @@ from judder.window import FrameError, unsigned_crc
 
 FIRST_SEQUENCE = 1 << 31
 """Reports count from here, windows from 0: the numbers of windows have no holes."""
-LOSSES_LIMIT = 256  # ranges in one report
+LOSSES_LIMIT = 32  # ranges in one report; a board lists 24
 EARLIER_BOOTS_LIMIT = 16
 NESTING_LIMIT = 16  # fixed, so that what is JSON here is JSON at any depth of the stack
 _COUNT_LIMIT = 1 << 63

@@ -78,7 +78,7 @@ CREATE TABLE missing ( -- sequences below captured that are not stored, as range
     asked_us INTEGER NOT NULL, -- when last, or when it was found missing
     PRIMARY KEY (device, boot, first)
 ) WITHOUT ROWID;
-CREATE INDEX missing_unexplained ON missing (device, asked_us) WHERE reason = '' AND asked < 3;
+CREATE INDEX missing_unexplained ON missing (device, asked_us) WHERE reason = '' AND asked < 6;
 CREATE TABLE devices (device TEXT PRIMARY KEY, missing INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID; -- rows in missing
 """
 # What windows alone tell: how far each boot got, and the holes below that. The article's streams count nothing.

@@ -83,7 +83,7 @@ class _Follow:
         if " captured: " in line:
             self._progress.advance(self._captured)
         elif line.endswith(" stored"):
-            self._progress.advance(self._stored)
+            self._progress.advance(self._stored, line.startswith("window "))
         elif not line.startswith("normal mode"):
             self._progress.console.print(f"[dim]{device}[/] {escape(line)}", highlight=False, soft_wrap=True)
 
@@ -229,8 +229,8 @@ def tell_reports(reports: Sequence[Report]) -> None:
             console.print(f"  {plain(member)}: {plain(text)}", highlight=False, soft_wrap=True)
 
 
-def write_json(content: Content, out: TextIO) -> None:
-    """One JSON object a line: what the frame says; a window's acceleration in m/s2, a report's members as they are."""
+def write_reports(content: Content, out: TextIO) -> None:
+    """One JSON object a line: what the frame says, and the report's members as they are."""
     for report in content.reports:
         told: dict[str, object] = {
             "device": report.device,
@@ -245,6 +245,10 @@ def write_json(content: Content, out: TextIO) -> None:
             "report": report.members,
         }
         out.write(json.dumps(told) + "\n")
+
+
+def write_json(content: Content, out: TextIO) -> None:
+    """One JSON object a line: what the frame of a window says, with acceleration in m/s2."""
     for window in content.windows:
         fields: dict[str, object] = {
             "device": window.device,

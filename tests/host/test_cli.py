@@ -98,7 +98,8 @@ def test_decode_shows_reports_beside_windows(body, tmp_path):
     assert "report 00000007:2147483650 of dev:[1], 2026-09-21 14:13:20 UTC" in shown
     assert "  captured: 5\n  reset: POWER_ON?[2J\n" in shown
     assert "deadbeef:7" in shown
-    report, *windows = map(json.loads, judder("decode", path, "--json").stdout.splitlines())
+    windows = list(map(json.loads, judder("decode", path, "--json").stdout.splitlines()))
+    (report,) = map(json.loads, judder("decode", path, "--json", "--reports").stdout.splitlines())
     assert report["report"] == said
     assert (report["boot"], report["sequence"], report["written_at"][:10]) == (7, 0x80000002, "2026-09-21")
     assert len(windows) == 2

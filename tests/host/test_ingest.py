@@ -203,10 +203,10 @@ def test_what_is_missing_is_asked_for_until_it_comes_or_is_gone(tmp_path):
         clock.us += 600_000_000
         assert request(server, frame(10))[1]["resend"] == [[7, 1, 2], [7, 4, 8]]
         assert "resend" not in request(server, frame(11))[1]
-        clock.us += 600_000_000
+        clock.us += 4 * 600_000_000
         assert request(server, frame(1) + frame(2) + frame(5) + report(0))[1]["resend"] == [[7, 4, 4]]
         assert request(server, frame(12) + report(1, lost=[[7, 4, 4, "gone"]]))[1]["resend"] == [[7, 6, 8]]
-        clock.us += 600_000_000
+        clock.us += 16 * 600_000_000
         assert request(server, frame(13))[1]["resend"] == [[7, 6, 8]]
         clock.us += 600_000_000
         assert "resend" not in request(server, frame(14))[1]
@@ -772,7 +772,7 @@ def test_a_frame_that_is_not_believed_is_neither_stored_nor_rejected(guarded, bo
     assert status == 403
     assert answer.keys() == {"reason"}
     assert reason in answer["reason"]
-    assert answer["reason"].startswith("window 00000007:1: ")
+    assert answer["reason"].startswith("frame 00000007:1: ")
     status, answer = request(guarded, body + signed_frame(2))
     assert (status, answer) == (200, {"stored": [[7, 2]], "rejected": []})
     assert stored(guarded) == [(7, 2)]
