@@ -8,12 +8,12 @@ import gc
 import os
 import sys
 
-# kept free for the buffers of Node, in the one long piece that a small heap has before there are modules in it
-place = bytearray(45056) if __name__ == "__main__" else None
-
-from node import clock, frame, rice, settings
+from node.uplink import DeniedError, LinkError, RefusedError, Uplink  # first: it takes most room to compile
 
 gc.collect()  # what compiling leaves behind, here and below: or the modules lie scattered over the heap
+from node import clock, frame, rice, settings
+
+gc.collect()
 from node.accelerometer import SLOW_ODR_HZ, UNRELIABLE, Accelerometer, capture
 from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
@@ -21,11 +21,9 @@ gc.collect()
 from node.pacing import PAUSE_S, Budget, Pause
 from node.report import FIRST_REPORT, Reports
 from node.ring import Ring
-from node.uplink import LinkError, RefusedError, Uplink
 from node.window import OVERRUN, SLOW_BUS, UNKNOWN_LOSS, Window
 from safemode import FILE as RECOVERIES_FILE
 
-place = None
 gc.collect()
 
 FIRMWARE = "judder 0.1.0"
@@ -38,6 +36,7 @@ BOOT_NOTE = "boot"  # on the Notecard: which boot this is, which before it no re
 TEXT_BYTES = 128  # of a frame's text block, besides label and session
 HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free; a 64-bit MicroPython needs twice as much
 RESENT_AT_ONCE = 64  # windows
+RESEND_EVERY_S = 300  # a server that asks in each answer gets no more than that
 UNTOLD = 16  # boots that the note lists
 TIME_EVERY_S = 3600
 WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
@@ -85,6 +84,10 @@ def open_ring(values, lost, buffer):
     return ring
 
 
+class NoRoomError(Exception):
+    """For a window, until some that wait have gone."""
+
+
 class Node:
     """The board's parts and what they are doing."""
 
@@ -111,7 +114,8 @@ class Node:
         self.capture_began_us = 0
         self.next_watch_us = 0
         self.next_time_us = 0
-        self.untold = []  # boots before this one, in hex digits, of whose end the server may not know
+        self.next_resend_us = 0
+        self.untold = []  # boots before this one, of whose end the server may not know
         self.told = False
         self.updates_held = True
         self.watch_refused = False
@@ -150,7 +154,7 @@ class Node:
             pause.worked()
         except Exception as error:  # whatever it is: the board is on its own
             seconds = pause.failed()
-            self.spill_due = self.spill_due or action == self._send
+            self.spill_due = self.spill_due or (action == self._send and pause.failures > 1)
             self.reports.counts["link_failures"] += pause is self.link_pause
             try:
                 print("%s; %d waiting, next try in %d s" % (describe(error), len(self.ring), seconds))
@@ -252,15 +256,15 @@ class Node:
 
     def _meet_previous_boot(self):
         """Learn from the Notecard which boot was before this one, and leave our own there for the next."""
-        before = self.uplink.note(BOOT_NOTE) or {}
-        if "boot" in before and int(before["boot"], 16) != self.window.boot:
-            untold = before.get("untold", [])
-            self.untold = (untold + [before["boot"]])[-UNTOLD:]
+        boots, captured = named_boots(self.uplink.note(BOOT_NOTE))
+        if boots and boots[-1] != self.window.boot:
+            persisted = self.ring.persisted
+            self.untold = boots[-UNTOLD:]
             self.reports.previous = {
-                "earlier_boots": [int(boot, 16) for boot in untold] or None,
-                "previous_boot": int(before["boot"], 16),
-                "previous_captured": before.get("captured"),
-                "persisted": self.ring.persisted,
+                "earlier_boots": boots[-UNTOLD:-1] or None,
+                "previous_boot": boots[-1],
+                "previous_captured": captured,
+                "persisted": persisted if persisted and persisted[0] == boots[-1] else None,
                 "reset": reset_reason(),
             }
         self._keep_boot_note({})
@@ -269,7 +273,7 @@ class Node:
         note = dict(more)
         note["boot"] = "%08x" % self.window.boot  # as text: no JSON on the way makes a float of it
         if self.untold and not self.told:
-            note["untold"] = self.untold
+            note["untold"] = ["%08x" % boot for boot in self.untold]
         try:
             self.uplink.keep_note(BOOT_NOTE, note)
         except RefusedError as error:
@@ -328,8 +332,6 @@ class Node:
         filled.started_at_us, filled.started_at_uncertainty_ms = self.calendar.utc_us(filled.first_sample_us)
         length = frame.encode(filled, self.identity, self.frame)
         data = self._copied(length)
-        if data is None:
-            return
         key = (filled.boot, filled.sequence)
         filled.sequence += 1  # first: whatever fails from here on, no other window gets this key
         self.ring.put(key, data)
@@ -339,15 +341,18 @@ class Node:
         say_captured(key, filled, tries, length)
 
     def _copied(self, length):
-        """The frame for the ring; None when the heap has no piece for it while others wait: then the ring is full."""
-        try:
-            return bytes(memoryview(self.frame)[:length])
-        except MemoryError:
-            if not self.ring.used_bytes:
-                raise
-        print("memory has no room for more than %d bytes of windows" % self.ring.used_bytes)
-        self.ring.capacity_bytes = self.ring.used_bytes
-        return None
+        """The frame for the ring. When the heap has no piece for it, the ring has to do with less from now on."""
+        while True:
+            try:
+                return bytes(memoryview(self.frame)[:length])
+            except MemoryError:
+                if self.ring.make_do():
+                    continue
+                if not self.ring.in_ram():
+                    raise
+            self.spill_due = True
+            self.ring.capacity_bytes = max(self.ring.capacity_bytes, self.settings.least_ring_bytes)
+            raise NoRoomError("memory has no room for more than %d bytes of windows" % self.ring.used_bytes)
 
     def _count(self, filled, tries):
         counts = self.reports.counts
@@ -385,6 +390,7 @@ class Node:
         print(UNRELIABLE % self.odr_hz)
 
     def _report(self):
+        self._hold_updates()
         self._skip_missed()
         members = self.uplink.health()
         members["captured"] = self.window.sequence
@@ -396,12 +402,16 @@ class Node:
         now_us, _ = self.calendar.utc_us(clock.now_us())
         key, data = self.reports.write(self.identity, now_us, members)
         if self.ring.has_room(len(data)):
+            self.reports.written()  # first: what `put` drops is for the next one to tell
             self.ring.put(key, data)
-            self.reports.written()
 
     def _send(self):
         most_bytes = min(self.settings.post_bytes, self._may_send())
-        stored, refused, missed = self.uplink.post(lambda: (one for _, one in self.ring.oldest(most_bytes)))
+        try:
+            stored, refused, missed = self.uplink.post(lambda: (one for _, one in self.ring.oldest(most_bytes)))
+        except DeniedError:  # they may be of another Notecard's time, and the next ones not
+            self.ring.put_off(most_bytes)
+            raise
         released = refusals = 0
         for key in stored:
             if self.ring.release(key):
@@ -422,13 +432,18 @@ class Node:
 
     def _resend(self, missed):
         """The server misses windows (boot, first, last): have them wait again, or tell which are gone."""
+        now_us = clock.now_us()
+        if not missed or now_us < self.next_resend_us:
+            return
+        self.next_resend_us = now_us + RESEND_EVERY_S * 1000000
         keys = []
         for boot, first, last in missed:
-            last = min(last, first + RESENT_AT_ONCE - 1 - len(keys))
-            if boot == self.window.boot:
-                last = min(last, self.window.sequence - 1)
-            keys += [(boot, sequence) for sequence in range(first, last + 1)]
+            end = FIRST_REPORT if boot != self.window.boot else self.window.sequence
+            for sequence in range(max(0, first), min(last + 1, end, first + RESENT_AT_ONCE)):
+                if len(keys) < RESENT_AT_ONCE and (boot, sequence) not in keys and 0 <= boot <= 0xFFFFFFFF:
+                    keys.append((boot, sequence))
         if keys:
+            self._hold_updates()
             gone = self.ring.recall(keys)
             print("the server asks for %d windows again, %d are gone" % (len(keys), len(gone)))
             for key in gone:
@@ -451,6 +466,16 @@ class Node:
             self.ring.release(key)
             self.reports.lose(key, "refused")
         return True
+
+
+def named_boots(note):
+    """The boots that a note names, the last one last, and how many windows that one had captured (None: not known)."""
+    try:
+        boots = [int(boot, 16) for boot in note.get("untold", []) + [note["boot"]]]
+        captured = note.get("captured")
+        return boots, captured if isinstance(captured, int) and 0 <= captured < FIRST_REPORT else None
+    except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or it is not ours
+        return [], None
 
 
 def forget_recoveries():
@@ -481,7 +506,7 @@ def say_captured(key, filled, tries, length):
 
 def describe(error):
     """One line on what is wrong and what to do."""
-    if isinstance(error, (LinkError, PartError)):
+    if isinstance(error, (LinkError, NoRoomError, PartError)):
         return str(error)
     if isinstance(error, OSError):
         return "I2C or sensor: %s: check Qwiic cable and address" % (error.args[-1] if error.args else error)
@@ -500,6 +525,7 @@ def budget(values):
 
 def selftest():
     """What this board measures of itself; for the console and judder doctor."""
+    gc.collect()  # the firmware that ran before: what is left decides where the selftest's code and buffers lie
     from node import selftest as tests
 
     return tests.run(open_i2c, describe)

@@ -619,7 +619,7 @@ def test_nothing_that_could_tear_the_drive_s_table_is_done_while_windows_come_an
 def test_a_torn_table_costs_the_drive_with_the_ring_on_it(loop, tmp_path):
     shutil.copytree(tree().device, tmp_path / "device")
     main = tmp_path / "device" / "main.py"
-    main.write_text(main.read_text().replace('if __name__ == "__main__"', "os.mkdir('logs')\nif True"))
+    main.write_text(main.read_text().replace('\nif __name__ == "__main__":', "\nos.mkdir('logs')\nif True:"))
     running = loop(firmware=Tree(tmp_path / "device", tree().boot))
     with running.bench as bench:
         bench.swan.cut_at, bench.swan.cut = 1, PowerCut.table
@@ -699,7 +699,7 @@ def test_the_watchdog_waits_for_no_more_than_one_window(loop, tmp_path):
     """The console is so slow that the next window is due as soon as one is reported."""
     shutil.copytree(tree().device, tmp_path / "device")
     main = tmp_path / "device" / "main.py"
-    head = "def report_window(key, filled, tries, length):\n"
+    head = "def say_captured(key, filled, tries, length):\n"
     assert head in main.read_text()
     main.write_text(main.read_text().replace(head, head + "    clock.sleep_ms(1100)\n"))
     running = loop(
@@ -798,11 +798,7 @@ def test_note_python_s_own_transfer_delivers_the_same_bytes(loop, tmp_path):
     with running.bench as bench:
         bench.run(4)
     running.check_nothing_lost_or_doubled()
-    assert (
-        bench.notecard.executed["card.binary.put"]
-        == bench.notecard.executed["web.post"]
-        == 4 + len(running.said("not connected to Notehub"))
-    )
+    assert bench.notecard.executed["card.binary.put"] == bench.notecard.executed["web.post"] == 4
 
 
 def test_a_heap_without_room_for_note_python_s_own_transfer_goes_on_with_chunks(loop):

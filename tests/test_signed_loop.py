@@ -234,3 +234,25 @@ def test_what_another_device_signs_is_not_stored_under_this_one_s_name(loop):
         assert not bench.given_up
     assert not running.stored()
     assert all("not that of" in reason for reason, _ in running.server.queue.quarantined())
+
+
+def test_windows_of_another_notecard_s_time_do_not_hold_up_new_ones(loop):
+    """The Notecard breaks while windows wait: they carry its DeviceUID, which the new one's key does not speak for."""
+    running = loop(KEY)
+    with running.bench as bench:
+        bench.run(2)
+        bench.notecard.link.outages.append((bench.clock.now_ns(), bench.clock.now_ns() + HOUR_S * 10**9))
+        waiting = len(bench.captured) + 30
+        bench.swan.run(lambda: len(bench.captured) >= waiting and safe(running))
+        old = set(bench.captured)
+        bench.notecard.device = bench.device = "dev:864475099999999"
+        bench.notecard.notefiles.files.clear()
+        new_key = device_key(bytes.fromhex(MASTER), bench.device).hex()
+        restart(bench, f'CAPTURE_EVERY_S = 60\nFRAME_KEY = "{new_key}"\n')
+        bench.run_for(3 * HOUR_S)
+    fresh = bench.captured.keys() - old
+    stored = running.stored()
+    assert len(fresh) > 100
+    assert len(fresh & stored.keys()) > len(fresh) - 20
+    assert not bench.given_up
+    assert {window.device for key, window in stored.items() if key in fresh} == {bench.device}

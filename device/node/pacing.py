@@ -13,18 +13,18 @@ class Pause:
     """Grows with each failure in a row, from PAUSE_S to LONGEST_PAUSE_S, each time by a random part."""
 
     def __init__(self):
-        self._failures = 0
+        self.failures = 0
         self.until_us = 0
 
     def failed(self):
-        longest = min(LONGEST_PAUSE_S, PAUSE_S << min(self._failures, 10))
+        longest = min(LONGEST_PAUSE_S, PAUSE_S << min(self.failures, 10))
         seconds = longest // 2 + os.urandom(1)[0] * longest // 512
-        self._failures += 1
+        self.failures += 1
         self.until_us = clock.now_us() + seconds * 1000000
         return seconds
 
     def worked(self):
-        self._failures = 0
+        self.failures = 0
         self.until_us = 0
 
 

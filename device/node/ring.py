@@ -74,12 +74,21 @@ class Ring:
 
     def put(self, key, frame):
         while self._drops_oldest and self.used_bytes and self.used_bytes + len(frame) > self.capacity_bytes:
-            in_ram = self._held_in_ram()
-            windows = [one for one in in_ram if one.key[1] < FIRST_REPORT]
-            self._drop((windows or in_ram)[0])
+            self._drop_in_ram()
         self._waiting.append(Waiting(key, len(frame), frame, None))
         self.used_bytes += len(frame)
         self._forget_sent()
+
+    def make_do(self):
+        """The heap has less room than was thought: give up something in RAM; False when nothing may be given up."""
+        if self._sent:
+            self._sent, self._sent_bytes = [], 0
+            return True
+        if self._drops_oldest and self.in_ram():
+            self._drop_in_ram()
+            return True
+        self.capacity_bytes = self.used_bytes
+        return False
 
     def oldest(self, limit_bytes):
         """Gives (key, frame) of what to send together: as many of the oldest as fit `limit_bytes`, one at least.
@@ -143,6 +152,12 @@ class Ring:
                 self._waiting.append(Waiting(key, length, None, offset))
         return keys
 
+    def put_off(self, limit_bytes):
+        """Move what `oldest` would give behind the others."""
+        keys = [key for key, _ in self.oldest(limit_bytes)]
+        off = [one for one in self._waiting if one.key in keys]
+        self._waiting = [one for one in self._waiting if one.key not in keys] + off
+
     def refuse(self, key):
         """The server refused the frame: move it behind the others; returns how often that has happened."""
         for i, one in enumerate(self._waiting):
@@ -157,7 +172,8 @@ class Ring:
         """Whether there is enough in RAM for its guard: in a crowded file a few frames share one."""
         in_file = [record_bytes(one.length) for one in self._waiting if one.data is None]
         crowded = sum(in_file) + len(in_file) * GUARD_BYTES > self._records.end // CROWDED_SHARE
-        return self.in_ram() >= (GROUP if crowded else 1)
+        in_ram = self.in_ram()
+        return in_ram >= (GROUP if crowded else 1) or (in_ram > 0 and 2 * self.used_bytes > self.capacity_bytes)
 
     def spill(self):
         """Move the frames in RAM to the file, oldest first, as many as it has room for; returns how many those were.
@@ -199,8 +215,8 @@ class Ring:
             self._sync()
         for one, offset in written:
             self.used_bytes -= one.length
-            one.data = None
             one.offset = offset
+            one.data = None
             self._cursor = one.end()
         return len(written)
 
@@ -229,6 +245,11 @@ class Ring:
             if one.data is None and one.offset < end + GUARD_BYTES and one.end() > start - GUARD_BYTES:
                 near.append(one)
         return near
+
+    def _drop_in_ram(self):
+        in_ram = self._held_in_ram()
+        windows = [one for one in in_ram if one.key[1] < FIRST_REPORT]
+        self._drop((windows or in_ram)[0])
 
     def _drop(self, one):
         self._remove(one)

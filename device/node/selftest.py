@@ -14,6 +14,7 @@ from node.uplink import LinkError, Uplink
 from node.window import UNKNOWN_LOSS, Window
 
 CALLS = 200
+TEXT_BYTES = 32
 RATE_TOLERANCE = 10  # percent; real parts are 2 to 3 off
 
 
@@ -23,6 +24,8 @@ def run(open_bus, describe, values=None):
     `open_bus(frequency)` makes the board's I2C; `describe(error)` makes a line of an exception.
     """
     values = values or settings.load()
+    gc.collect()
+    room = bytearray(frame.max_length(values.samples, TEXT_BYTES))  # now: a small heap has a piece for it only before
     said = set()
     _say(values.complaints, said)
     bus = Bus(open_bus)
@@ -30,7 +33,7 @@ def run(open_bus, describe, values=None):
     for part in (_memory, _clock, _scan, _sensor, _notecard):
         gc.collect()
         try:
-            troubles = part(bus, values) or ()
+            troubles = part(bus, values, room) or ()
         except Exception as error:  # the next part may still have something to tell
             troubles = (describe(error),)
         failed += 1 if troubles else 0
@@ -51,7 +54,7 @@ def figure(name, value, unit):
     print("%s = %s %s" % (name, value, unit))
 
 
-def _memory(bus, values):
+def _memory(bus, values, room):
     started_us = clock.now_us()
     gc.collect()
     figure("gc_collect", (clock.now_us() - started_us) // 1000, "ms")
@@ -64,7 +67,7 @@ def _memory(bus, values):
         pass
 
 
-def _clock(bus, values):
+def _clock(bus, values, room):
     shortest_us = 1000000
     for _ in range(100):
         before_us = clock.now_us()
@@ -79,12 +82,12 @@ def _clock(bus, values):
     figure("sleep_of_5_ms", (clock.now_us() - started_us) // 20, "us")
 
 
-def _scan(bus, values):
+def _scan(bus, values, room):
     found = bus.scan()
     figure("i2c_answers", " ".join(["0x%02x" % address for address in found]) or "nobody", "")
 
 
-def _sensor(bus, values):
+def _sensor(bus, values, room):
     bus.sensor_hz = NOTECARD_HZ
     accelerometer = Accelerometer(bus, values.sensor_address)
     bus.sensor_hz = SENSOR_HZ
@@ -105,12 +108,11 @@ def _sensor(bus, values):
         figure("odr_measured", "%d.%02d" % (centihertz // 100, centihertz % 100), "Hz")
     figure("samples_lost", window.samples_lost, "of %d in %d tries" % (window.samples, tries))
     identity = frame.text_block("selftest", "", "", "", "", "")
-    out = bytearray(frame.max_length(window.samples, len(identity)))
     started_us = clock.now_us()
-    length = frame.encode(window, identity, out)
+    length = frame.encode(window, identity, room)
     figure("encode", (clock.now_us() - started_us) // 1000, "ms")
     figure("frame", length, "bytes")
-    _sign(memoryview(out)[:length])
+    _sign(memoryview(room)[:length])
     return _rate_troubles(window)
 
 
@@ -118,7 +120,7 @@ def _sign(encoded):
     if not signature.works():
         figure("sign", "impossible: this runtime has no AES that works", "")
         return
-    signer = signature.Signer(bytes(16))
+    signer = signature.Signer(bytes(16), "selftest")
     started_us = clock.now_us()
     list(signer.pieces([encoded]))
     figure("sign", (clock.now_us() - started_us) // 1000, "ms")
@@ -165,7 +167,7 @@ def _rate_troubles(window):
     )
 
 
-def _notecard(bus, values):
+def _notecard(bus, values, room):
     uplink = Uplink(bus, values)
     started_us = clock.now_us()
     uplink.connect()

@@ -179,12 +179,12 @@ def load(path=FILE):
     """Settings from the board's own file; all defaults when there is none, or none that can be read."""
     try:
         with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-            if len(data) > _MOST_BYTES:
+            if file.seek(0, 2) > _MOST_BYTES:
                 return _without(
                     "%s is longer than %d bytes: these are no settings; using defaults" % (path, _MOST_BYTES)
                 )
-            text = data.decode()
+            file.seek(0)
+            text = file.read().decode()
             return Settings(text[1:] if text[:1] == "\ufeff" else text)  # Notepad's byte order mark
     except OSError:
         return Settings()

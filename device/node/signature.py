@@ -32,10 +32,11 @@ except ImportError:
 
 
 class Signer:
-    """Signs under a key of 16 bytes."""
+    """Signs frames of `device` under a key of 16 bytes; others go as they are, since the key is none of theirs."""
 
-    def __init__(self, key):
+    def __init__(self, key, device):
         self._key = key
+        self._device = device.encode()
         self._part = memoryview(bytearray(_PART))
         zero = bytearray(_BLOCK)
         _cbc(key)(bytes(_BLOCK), zero)
@@ -45,6 +46,10 @@ class Signer:
     def pieces(self, frames):
         """Gives the frames signed, each in three pieces: a copy of one would need as much memory again."""
         for frame in frames:
+            at = frame[5]  # the header's length; the device is the first text
+            if bytes(frame[at + 1 : at + 1 + frame[at]]) != self._device:
+                yield frame
+                continue
             flags, length = struct.unpack_from("<HI", frame, 6)
             head = bytearray(frame[:_BLOCK])
             struct.pack_into("<HI", head, 6, flags | SIGNED, length + LENGTH)
@@ -93,7 +98,7 @@ def _doubled(block):
 def works():
     """Whether this runtime comes to the RFC's example: it has AES, and CBC goes on from one call to the next."""
     try:
-        return Signer(unhexlify(_RFC_KEY)).cmac(b"", unhexlify(_RFC_MESSAGE)) == unhexlify(_RFC_CMAC)
+        return Signer(unhexlify(_RFC_KEY), "").cmac(b"", unhexlify(_RFC_MESSAGE)) == unhexlify(_RFC_CMAC)
     except Exception:  # no AES, or one that is used in another way: no reason to send nothing
         return False
 
@@ -109,7 +114,7 @@ def find_signer(uplink, given):
             uplink.complaints.append("FRAME_KEY is set, but this runtime has no AES that works: frames go unsigned")
         return None
     key = _kept(uplink, given.lower())
-    return Signer(unhexlify(key)) if key else None
+    return Signer(unhexlify(key), uplink.device) if key else None
 
 
 def _kept(uplink, given):

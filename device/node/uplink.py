@@ -45,6 +45,10 @@ class LinkError(Exception):
     """Something between here and the server failed; the message says what, where and what to do."""
 
 
+class DeniedError(LinkError):
+    """The server takes none of these frames, for who sends them."""
+
+
 class RefusedError(LinkError):
     """The Notecard answered that it will not."""
 
@@ -121,8 +125,10 @@ class Uplink:
         """What `keep_note` has kept under this name, a dict; None when there is nothing."""
         try:
             return self.request({"req": "note.get", "file": NOTES, "note": name}).get("body")
-        except RefusedError:
-            return None
+        except RefusedError as error:
+            if "noexist}" in str(error) or "{not-supported}" in str(error):
+                return None
+            raise  # busy, say: what is there must not be taken for nothing
 
     def keep_note(self, name, body):
         """Keep a dict on the Notecard, where resets and updates of the board leave it alone. Raises LinkError."""
@@ -172,12 +178,14 @@ class Uplink:
                     "seconds": self._settings.post_timeout_s,
                 }
             )
-        except RefusedError:  # before anything went out
-            self.posted_bytes = bytes_before
+        except RefusedError as error:
+            if UNCONNECTED in str(error):  # before anything went out
+                self.posted_bytes = bytes_before
             raise
         result = answer.get("result", 0)
         if not 200 <= result < 300:
-            raise LinkError("server answered %d: %s" % (result, _HINTS.get(result, "kept, will be sent again")))
+            kind = DeniedError if result == 403 else LinkError
+            raise kind("server answered %d: %s" % (result, _HINTS.get(result, "kept, will be sent again")))
         return _acknowledged(answer.get("body"))
 
     def _check_connection(self):

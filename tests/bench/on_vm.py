@@ -98,8 +98,9 @@ def main():
     fast = best_ms(ours)
     length = frame.encode(filled, identity, out)
     encoding = best_ms(lambda: frame.encode(filled, identity, out))
-    signer = signature.Signer(bytes(16))
     encoded = [memoryview(out)[:length]]
+    at = out[5]
+    signer = signature.Signer(bytes(16), bytes(out[at + 1 : at + 1 + out[at]]).decode())
     signing = best_ms(lambda: list(signer.pieces(encoded)))
     before = gc.mem_alloc()
     list(signer.pieces(encoded))
