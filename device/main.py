@@ -115,7 +115,7 @@ class Node:
         self.next_watch_us = 0
         self.next_time_us = 0
         self.next_resend_us = 0
-        self.untold = []  # boots before this one, of whose end the server may not know
+        self.untold = []  # boots before this one, of whose end the server may not know, as named_boots gives them
         self.told = False
         self.updates_held = True
         self.watch_refused = False
@@ -244,27 +244,26 @@ class Node:
             print(complaint)
 
     def _fit_ring(self):
-        """Now that all else is there: the ring's RAM is what the heap has, at most RING_BYTES."""
+        """The ring's RAM is what the heap has left, at most RING_BYTES; frames in flash take some of the heap, too."""
         gc.collect()
         if not hasattr(gc, "mem_free"):  # a PC
             return
         free = gc.mem_free() - (HEAP_FOR_THE_REST << (sys.maxsize > 0x7FFFFFFF))  # pyright: ignore
-        fits = max(self.settings.least_ring_bytes, free + self.ring.used_bytes)
-        if fits < self.ring.capacity_bytes:
-            print("memory has no room for RING_BYTES = %d; using %d" % (self.ring.capacity_bytes, fits))
-            self.ring.capacity_bytes = fits
+        fits = max(self.settings.least_ring_bytes, min(free + self.ring.used_bytes, self.settings.ring_bytes))
+        if fits < self.settings.ring_bytes and self.identity is None:
+            print("memory has no room for RING_BYTES = %d; using %d" % (self.settings.ring_bytes, fits))
+        self.ring.capacity_bytes = fits
 
     def _meet_previous_boot(self):
         """Learn from the Notecard which boot was before this one, and leave our own there for the next."""
         boots, captured = named_boots(self.uplink.note(BOOT_NOTE))
-        if boots and boots[-1] != self.window.boot:
-            persisted = self.ring.persisted
-            self.untold = boots[-UNTOLD:]
+        if boots and boots[-1][0] != self.window.boot:
+            self.untold = [(boot, max(newest, self.ring.found.get(boot, -1))) for boot, newest in boots[-UNTOLD:]]
             self.reports.previous = {
-                "earlier_boots": boots[-UNTOLD:-1] or None,
-                "previous_boot": boots[-1],
+                "earlier_boots": [boot for boot, _ in self.untold[:-1]] or None,
+                "previous_boot": boots[-1][0],
                 "previous_captured": captured,
-                "persisted": persisted if persisted and persisted[0] == boots[-1] else None,
+                "persisted": [known for known in self.untold if known[1] >= 0] or None,
                 "reset": reset_reason(),
             }
         self._keep_boot_note({})
@@ -273,7 +272,7 @@ class Node:
         note = dict(more)
         note["boot"] = "%08x" % self.window.boot  # as text: no JSON on the way makes a float of it
         if self.untold and not self.told:
-            note["untold"] = ["%08x" % boot for boot in self.untold]
+            note["untold"] = [("%08x" % boot, newest) for boot, newest in self.untold]
         try:
             self.uplink.keep_note(BOOT_NOTE, note)
         except RefusedError as error:
@@ -455,6 +454,7 @@ class Node:
         moved = self.ring.spill()
         if moved:
             print("%d frames moved to %s, %d in RAM" % (moved, RING_FILE, self.ring.in_ram()))
+            self._fit_ring()
 
     def _refused(self, key, reason):
         """Offer a refused frame a few times more, behind the others; then give it up. False if it is none of ours."""
@@ -469,9 +469,11 @@ class Node:
 
 
 def named_boots(note):
-    """The boots that a note names, the last one last, and how many windows that one had captured (None: not known)."""
+    """(boot, newest) of each boot that a note names, the last one last: which of its windows is the newest that has
+    been in flash (-1: none); and how many windows the last one had captured (None: not known)."""
     try:
-        boots = [int(boot, 16) for boot in note.get("untold", []) + [note["boot"]]]
+        boots = [(int(boot, 16), int(newest)) for boot, newest in note.get("untold", [])]
+        boots.append((int(note["boot"], 16), -1))
         captured = note.get("captured")
         return boots, captured if isinstance(captured, int) and 0 <= captured < FIRST_REPORT else None
     except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or it is not ours

@@ -200,6 +200,23 @@ def test_link_down_for_a_week_then_back(tmp_path, row, drop):
     assert figures.reported.keys() == ({"dropped"} if drop == "oldest" else set())
 
 
+def test_a_power_cut_a_day_while_the_link_is_down_and_the_oldest_give_way(tmp_path, row, runtime):
+    """What gives way is listed in RAM until a report is out; what the power takes of it, the next boots make known."""
+    with chain(tmp_path) as whole:
+        settings = {"CAPTURE_EVERY_S": 900, "SAMPLES": 128, "RING_BYTES": 16384, "DROP": "oldest"}
+        with whole.bench(settings=settings, ring_bytes=65536, runtime=runtime) as bench:
+            outage(bench, HOUR_S, 6 * 86400 + HOUR_S)
+            drawn = random.Random(6)
+            for day in range(6):
+                bench.run_for((day + drawn.uniform(0.5, 1)) * 86400 - bench.clock.now_ns() / SECOND_NS)
+                bench.swan.power_off()
+                bench.swan.power_on()
+            settle(bench)
+        figures = row("link down for six days, a power cut a day, DROP = oldest", whole.figures())
+    assert sum(figures.reported.values()) > 200
+    assert figures.tail <= 6 * 9  # they move to flash in groups of eight
+
+
 class Unreliable:
     """Sends on some posts twice, and old ones again after newer ones."""
 

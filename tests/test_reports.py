@@ -67,8 +67,8 @@ def test_after_a_power_cut_the_board_names_the_boot_before_and_what_it_found(loo
     assert first.previous_boot is None
     after, *_ = of_boot(running, 1)
     assert (after.previous_boot, after.previous_captured, after.reset) == (kept[0][0], None, "BROWNOUT")
-    assert after.persisted is not None
-    assert after.persisted >= kept[-2]  # the newest may have been in RAM
+    (persisted,) = after.persisted
+    assert persisted >= kept[-2]  # the newest may have been in RAM
     before, now = sorted(running.server.queue.accounts(), key=lambda one: one.seen_us)
     assert (before.ended, before.tail_unknown, now.ended) == (True, True, False)
 

@@ -19,7 +19,8 @@ class Reports:
     """This boot's: what they are made of, and when the next one is due.
 
     `counts` since the boot and `previous`, what is known of the boot before, become members as they are. Windows given
-    up are listed as [boot, first, last, reason] until a report has taken them along.
+    up are listed as [boot, first, last, reason] until a report has taken them along; if that is given up, the next one
+    takes them.
     """
 
     def __init__(self, boot, every_s):
@@ -30,6 +31,7 @@ class Reports:
         self._number = 0
         self._lost = []
         self._lost_more = 0  # that the list had no room for
+        self._told = [], 0  # both, as the newest report tells them
         self._started_us = self._next_us = self._soon_us = clock.now_us()
 
     def due_us(self):
@@ -39,6 +41,8 @@ class Reports:
         """Note that the window of this key will never arrive, and say so on the console."""
         boot, sequence = key
         if sequence >= FIRST_REPORT:
+            if boot == self._boot and sequence == FIRST_REPORT + self._number - 1:
+                self._take_back()
             return
         print("window %08x:%d lost: %s" % (boot, sequence, reason))
         for one in self._lost:
@@ -50,6 +54,16 @@ class Reports:
             self._lost.append([boot, sequence, sequence, reason])
         else:
             self._lost_more += 1
+
+    def _take_back(self):
+        told, more = self._told
+        self._told = [], 0
+        self._lost_more += more
+        for one in told:
+            if len(self._lost) < LISTED:
+                self._lost.append(one)
+            else:
+                self._lost_more += one[2] - one[1] + 1
 
     def write(self, identity, written_at_us, members):
         """Key and frame of the next one. It is written again later, with another key, unless `written` is called."""
@@ -68,6 +82,7 @@ class Reports:
     def written(self):
         """The ring has it: now it will arrive."""
         self._number += 1
+        self._told = self._lost, self._lost_more
         self._lost = []
         self._lost_more = 0
         self._next_us = clock.now_us() + self._every_us

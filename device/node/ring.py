@@ -47,7 +47,7 @@ class Ring:
     ):
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0  # of RAM
-        self.persisted = None  # key of the newest window that `recover` found
+        self.found = {}  # by boot: the highest sequence of a window that `recover` found
         self._buffer = buffer or bytearray(0)
         self._drops_oldest = drops_oldest
         self._lost = lost
@@ -205,7 +205,7 @@ class Ring:
             self._cursor = found[-1][2] + record_bytes(found[-1][4])
         for _, _, _, key, _ in found:
             if key[1] < FIRST_REPORT:
-                self.persisted = key
+                self.found[key[0]] = max(key[1], self.found.get(key[0], 0))
 
     def _held_in_ram(self):
         return [one for one in self._waiting if one.data is not None]

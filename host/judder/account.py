@@ -92,8 +92,7 @@ class Bookkeeper:
             "UPDATE boots SET seen_us = ?3 WHERE device = ?1 AND boot = ?2",
             (device, report.boot, now_us),
         )
-        if report.persisted is not None:
-            boot, sequence = report.persisted
+        for boot, sequence in report.persisted or ():
             self._know(device, boot, sequence + 1, now_us)
         if report.previous_boot is not None:
             self._ended(report, report.previous_boot, report.previous_captured, now_us)

@@ -67,8 +67,8 @@ class Report:
     """Windows of the boot before, if it was stopped in an orderly way."""
     earlier_boots: tuple[int, ...] | None = None
     """Before `previous_boot`: ended, too, and before a report of theirs had arrived."""
-    persisted: tuple[int, int] | None = None
-    """Boot and sequence of the newest window that was found in flash at this boot."""
+    persisted: tuple[tuple[int, int], ...] | None = None
+    """Boot and sequence of the newest window of earlier boots that has been found in flash."""
     reset: str | None = None
     """Why the board started."""
     bus_errors: int | None = None
@@ -166,9 +166,15 @@ def _text(value: Any) -> str:
     return value
 
 
-def _persisted(value: Any) -> tuple[int, int]:
+def _persisted(value: Any) -> tuple[tuple[int, int], ...]:
+    if not isinstance(value, list) or len(value) > EARLIER_BOOTS_LIMIT:
+        raise ValueError(f"is no list of at most {EARLIER_BOOTS_LIMIT} windows")
+    return tuple(map(_key, value))
+
+
+def _key(value: Any) -> tuple[int, int]:
     if not isinstance(value, list) or len(value) != 2:
-        raise ValueError("is no [boot, sequence]")
+        raise ValueError("holds something that is no [boot, sequence]")
     return _boot(value[0]), _sequence(value[1])
 
 

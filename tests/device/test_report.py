@@ -97,6 +97,22 @@ def test_losses_are_listed_as_ranges_and_none_is_forgotten(losses):
         assert sorted(told) == sorted(losses)
 
 
+def test_what_a_report_told_that_is_given_up_the_next_one_tells(now):
+    reports = Reports(7, 3600)
+    for sequence in range(0, 2 * LISTED + 6, 2):  # three more than it lists
+        reports.lose((7, sequence), "dropped")
+    key, data = reports.write(IDENTITY, 0, {})
+    reports.written()
+    reports.lose((7, 99), "gone")
+    reports.lose((7, FIRST_REPORT + 5), "refused")  # of another time
+    reports.lose(key, "refused")
+    reports.lose(key, "refused")
+    assert reports.due_us() == 600 * 10**6
+    _, again = reports.write(IDENTITY, 0, {})
+    assert members(again)["lost"] == [[7, 99, 99, "gone"], *members(data)["lost"][:-1]]
+    assert members(again)["lost_more"] == members(data)["lost_more"] + 1 == 4
+
+
 def test_a_lost_report_is_no_lost_window(capsys):
     reports = Reports(7, 3600)
     reports.lose((7, FIRST_REPORT), "dropped")

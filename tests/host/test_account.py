@@ -150,7 +150,7 @@ def test_a_boot_that_ended_has_lost_what_is_not_here_until_it_is(queue):
 
 
 def test_after_a_power_cut_the_tail_is_unknown_beyond_what_was_in_flash(queue):
-    put(queue, a_window(0), a_report(boot=8, previous_boot=7, persisted=[7, 4]))
+    put(queue, a_window(0), a_report(boot=8, previous_boot=7, persisted=[[7, 4]]))
     found = account(queue)
     assert (found.ended, found.tail_unknown, found.captured, found.lost) == (True, True, 5, {"reset": 4})
     put(queue, a_report(boot=8, number=1, previous_boot=7, previous_captured=5))
@@ -196,7 +196,7 @@ def test_the_article_s_streams_count_nothing(queue):
 
 def test_the_totals_are_the_sum_of_the_accounts(queue):
     put(queue, a_window(9), a_report(captured=12, lost=[[7, 2, 3, "dropped"], [6, 0, 4, "gone"]], previous_boot=5))
-    put(queue, a_report(boot=7, number=1, persisted=[5, 9]), a_window(8, device="dev:2"))
+    put(queue, a_report(boot=7, number=1, persisted=[[5, 9]]), a_window(8, device="dev:2"))
     expected = {"dropped": 2, "gone": 5, "reset": 10, "missing": 7 + 8, "on the way": 2}
     assert queue.absent() == expected
 

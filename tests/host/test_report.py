@@ -53,7 +53,7 @@ def test_golden_reports_decode(name):
     }
     expected = dict.fromkeys(_MEMBERS) | {"lost": ()} | {k: v for k, v in case["members"].items() if k in _MEMBERS}
     expected["lost"] = tuple(Loss(*loss) for loss in expected["lost"])
-    expected["persisted"] = expected["persisted"] and tuple(expected["persisted"])
+    expected["persisted"] = expected["persisted"] and tuple(map(tuple, expected["persisted"]))
     assert said == expected
 
 
@@ -155,7 +155,8 @@ def test_nonsense_is_refused_by_name(content):
         *({"lost": [loss]} for loss in ([1, 2, 3], [1, 3, 2, "dropped"], [1, 2, 1 << 31, "dropped"], 5, "lost")),
         *({"lost": [loss]} for loss in ([1 << 32, 2, 3, "x"], [-1, 2, 3, "x"], [1, True, 3, "x"], [1, 2, 3, 4])),
         {"lost": [[1, 2, 3, "dropped"]] * (LOSSES_LIMIT + 1)},
-        *({"persisted": value} for value in ([1], [1, 2, 3], [1, 1 << 31], {"0": 1}, "12")),
+        *({"persisted": value} for value in ([1, 2], [[1]], [[1, 2, 3]], [[1, 1 << 31]], {"0": 1}, "12")),
+        {"persisted": [[1, 2]] * 17},
         *({"earlier_boots": value} for value in (5, [1 << 32], [True], ["7"], [7] * 17)),
         {"uptime_s": -1},
         {"bars": 1000},
