@@ -8,8 +8,8 @@ from pathlib import Path
 
 _NOTECARD = ("card", "line", "i2c", "agenda", "attn", "binary_store", "link", "notefiles", "update", "requests/*")
 TARGETS = {  # and the files whose lines it is to reach
-    "decode": ("host/judder/frame.py", "host/judder/rice.py"),
-    "http": ("host/judder/ingest.py",),
+    "decode": tuple(f"host/judder/{name}.py" for name in ("frame", "rice", "report")),
+    "http": tuple(f"host/judder/{name}.py" for name in ("ingest", "account")),
     "notecard": tuple(f"host/judder/emulator/notecard/{name}.py" for name in _NOTECARD),
     "settings": ("device/node/settings.py",),
     "ring": ("device/node/ring.py", "device/node/records.py"),
