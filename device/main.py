@@ -28,6 +28,7 @@ gc.collect()
 
 FIRMWARE = "judder 0.1.0"
 RING_FILE = "ring.bin"
+SHORT_POST_BYTES = 1024  # on a bad link a shorter one may get through where a long one never does
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 KEY_NOTE = "key"
@@ -103,6 +104,7 @@ class Node:
         self.reports = Reports(self.window.boot, values.report_every_s)
         self.ring = open_ring(values, self.reports.lose, self.frame)
         self.budget = Budget(values.daily_kb * 1000)
+        self.post_bytes = values.post_bytes  # at most; less while posts fail
         self.accelerometer = None
         self.identity = None
         self.odr_hz = values.odr_hz
@@ -405,12 +407,14 @@ class Node:
             self.ring.put(key, data)
 
     def _send(self):
-        most_bytes = min(self.settings.post_bytes, self._may_send())
+        most_bytes = min(self.post_bytes, self._may_send())
+        self.post_bytes = max(SHORT_POST_BYTES, self.post_bytes // 2)  # unless it arrives
         try:
             stored, refused, missed = self.uplink.post(lambda: (one for _, one in self.ring.oldest(most_bytes)))
         except DeniedError:  # they may be of another Notecard's time, and the next ones not
             self.ring.put_off(most_bytes)
             raise
+        self.post_bytes = min(4 * self.post_bytes, self.settings.post_bytes)
         released = refusals = 0
         for key in stored:
             if self.ring.release(key):

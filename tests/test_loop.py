@@ -801,6 +801,17 @@ def test_note_python_s_own_transfer_delivers_the_same_bytes(loop, tmp_path):
     assert bench.notecard.executed["card.binary.put"] == bench.notecard.executed["web.post"] == 4
 
 
+def test_a_link_too_bad_for_long_posts_takes_short_ones(loop):
+    """Each sixtieth segment arrives broken, and note-python's own transfer of a backlog takes more than that."""
+    running = loop(settings={"TRANSFER": "stock", "POST_BYTES": 65536})
+    running.bench.notecard.link.outages.append((0, 1200 * 10**9))
+    faults.inject("flipped:60", running.bench, 1)
+    with running.bench as bench:
+        bench.run(24, give_up_after_s=12 * HOUR_S)
+    assert running.said("waiting, next try")
+    running.check_nothing_lost_or_doubled()
+
+
 def test_a_heap_without_room_for_note_python_s_own_transfer_goes_on_with_chunks(loop):
     """It wants the body in one piece, and copies of it: as long as that is tried again, nothing is ever sent."""
     try:
