@@ -22,6 +22,7 @@ REASONS = ("dropped", "damaged", "refused", "gone")
 OTHER = "other"  # a reason that this version does not know
 RESET = "reset"  # the boot is over, and nobody has said what became of it
 ASK_AFTER_US = 600_000_000  # since it was found missing; then four times as long as the time before
+ASK_DEVICE_AFTER_US = 360_000_000  # between answers that ask: a board heeds one in 300 s
 ASK_RANGES = 8  # in one answer
 ASK_WINDOWS = 64
 _ORDERLY, _SOMEHOW = 2, 1
@@ -96,8 +97,13 @@ class Bookkeeper:
             self._know(device, boot, sequence + 1, now_us)
         if report.previous_boot is not None:
             self._ended(report, report.previous_boot, report.previous_captured, now_us)
-        for boot in report.earlier_boots or ():
-            self._ended(report, boot, None, now_us)
+        for boot, captured in report.earlier_boots or ():
+            self._ended(report, boot, captured, now_us)
+        if report.earlier_boots_more:  # which is not known; but all that are heard of are over
+            self._execute(
+                "UPDATE boots SET ending = max(ending, ?3) WHERE device = ?1 AND boot != ?2",
+                (device, report.boot, _SOMEHOW),
+            )
         for loss in report.lost:
             self._know(device, loss.boot, loss.last + 1, now_us)
             self._explain(device, loss)
@@ -114,6 +120,8 @@ class Bookkeeper:
             " ORDER BY asked_us, boot, first LIMIT ?",
             (device, ASK_AFTER_US, now_us, 2 * ASK_RANGES),
         ).fetchall()
+        if not due or not self._may_ask(device, now_us):
+            return []
         asked: list[Range] = []
         room = ASK_WINDOWS
         for boot, first, last in due:
@@ -128,7 +136,13 @@ class Bookkeeper:
             )
             asked.append(Range(boot, first, last))
             room -= last - first + 1
+        if asked:
+            self._execute("UPDATE devices SET asked_us = ? WHERE device = ?", (now_us, device))
         return asked
+
+    def _may_ask(self, device: str, now_us: int) -> bool:
+        ((asked_us,),) = self._execute("SELECT asked_us FROM devices WHERE device = ?", (device,))
+        return bool(asked_us + ASK_DEVICE_AFTER_US <= now_us)
 
     def _ended(self, report: Report, boot: int, captured: int | None, now_us: int) -> None:
         """A boot before the report's own is over; it had captured so many windows, or nobody knows how many."""
@@ -216,7 +230,8 @@ class Bookkeeper:
     def _add(self, device: str, boot: int, first: int, last: int, reason: str, asked: int, asked_us: int) -> bool:
         """Unless the device has too many already: then these windows still count, but without a place of their own."""
         counted = self._execute(
-            "INSERT INTO devices VALUES (?1, 1) ON CONFLICT DO UPDATE SET missing = missing + 1 WHERE missing < ?2",
+            "INSERT INTO devices (device, missing) VALUES (?1, 1)"
+            " ON CONFLICT DO UPDATE SET missing = missing + 1 WHERE missing < ?2",
             (device, MISSING_PER_DEVICE),
         )
         if counted.rowcount:

@@ -65,8 +65,11 @@ class Report:
     previous_boot: int | None = None
     previous_captured: int | None = None
     """Windows of the boot before, if it was stopped in an orderly way."""
-    earlier_boots: tuple[int, ...] | None = None
-    """Before `previous_boot`: ended, too, and before a report of theirs had arrived."""
+    earlier_boots: tuple[tuple[int, int | None], ...] | None = None
+    """Before `previous_boot`: ended, too, and before a report of theirs had arrived. Each with how many windows it had
+    captured, if it was stopped in an orderly way."""
+    earlier_boots_more: int | None = None
+    """How many such boots there were before those."""
     persisted: tuple[tuple[int, int], ...] | None = None
     """Boot and sequence of the newest window of earlier boots that has been found in flash."""
     reset: str | None = None
@@ -178,10 +181,16 @@ def _key(value: Any) -> tuple[int, int]:
     return _boot(value[0]), _sequence(value[1])
 
 
-def _boots(value: Any) -> tuple[int, ...]:
+def _boots(value: Any) -> tuple[tuple[int, int | None], ...]:
     if not isinstance(value, list) or len(value) > EARLIER_BOOTS_LIMIT:
         raise ValueError(f"is no list of at most {EARLIER_BOOTS_LIMIT} boots")
-    return tuple(map(_boot, value))
+    return tuple(map(_ended_boot, value))
+
+
+def _ended_boot(value: Any) -> tuple[int, int | None]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("holds something that is no [boot, captured]")
+    return _boot(value[0]), None if value[1] is None else _captured(value[1])
 
 
 def _losses(value: Any) -> tuple[Loss, ...]:
@@ -214,6 +223,7 @@ _MEMBERS: dict[str, Callable[[Any], Any]] = {
     "previous_boot": _boot,
     "previous_captured": _captured,
     "earlier_boots": _boots,
+    "earlier_boots_more": _count,
     "persisted": _persisted,
     "reset": _text,
     "bus_errors": _count,

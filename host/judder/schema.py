@@ -79,7 +79,11 @@ CREATE TABLE missing ( -- sequences below captured that are not stored, as range
     PRIMARY KEY (device, boot, first)
 ) WITHOUT ROWID;
 CREATE INDEX missing_unexplained ON missing (device, asked_us) WHERE reason = '' AND asked < 6;
-CREATE TABLE devices (device TEXT PRIMARY KEY, missing INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID; -- rows in missing
+CREATE TABLE devices (
+    device TEXT PRIMARY KEY,
+    missing INTEGER NOT NULL DEFAULT 0, -- rows in missing
+    asked_us INTEGER NOT NULL DEFAULT 0 -- when it was last asked for any
+) WITHOUT ROWID;
 """
 # What windows alone tell: how far each boot got, and the holes below that. The article's streams count nothing.
 _DERIVE = f"""
@@ -94,7 +98,7 @@ INSERT INTO missing (device, boot, first, last, asked_us)
             FROM windows WHERE device != 'article'
         ) WHERE first <= last
     ) WHERE number <= {MISSING_PER_DEVICE};
-INSERT INTO devices SELECT device, count(*) FROM missing GROUP BY device;
+INSERT INTO devices (device, missing) SELECT device, count(*) FROM missing GROUP BY device;
 """  # noqa: S608  # nothing in it comes from outside
 
 

@@ -157,7 +157,12 @@ REPORT_CASES = {
     "boots that told nothing": {
         "texts": _NAMED,
         "boot": 9,
-        "members": {"captured": 1, "previous_boot": 8, "earlier_boots": [7, 0xFFFFFFFF, 5]},
+        "members": {
+            "captured": 1,
+            "previous_boot": 8,
+            "earlier_boots": [[7, None], [0xFFFFFFFF, 12], [5, None]],
+            "earlier_boots_more": 2,
+        },
     },
     "everything said": {
         "texts": _NAMED,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.frames import encode_report
 
 from judder import decode_frames, schema
-from judder.account import ASK_AFTER_US, ASK_RANGES, ASK_WINDOWS
+from judder.account import ASK_AFTER_US, ASK_DEVICE_AFTER_US, ASK_RANGES, ASK_WINDOWS
 from judder.group_commit import QueueError
 from judder.queue import FILE, Queue
 from judder.records import Entry, Outcome, State, entry
@@ -268,11 +268,20 @@ def test_beyond_the_limit_windows_count_but_have_no_place_of_their_own(queue, mo
 
 
 def test_boots_that_ended_before_a_report_of_theirs_had_arrived_have_an_unknown_tail(queue):
-    put(queue, a_window(0, boot=6), a_report(boot=9, previous_boot=8, previous_captured=2, earlier_boots=[6, 7, 9]))
+    earlier = [[6, None], [5, 4], [7, None], [9, None]]
+    put(queue, a_window(0, boot=6), a_report(boot=9, previous_boot=8, previous_captured=2, earlier_boots=earlier))
     assert (account(queue, 6).ended, account(queue, 6).tail_unknown, account(queue, 6).stored) == (True, True, 1)
     assert (account(queue, 7).captured, account(queue, 7).tail_unknown) == (0, True)
+    assert (account(queue, 5).lost, account(queue, 5).tail_unknown) == ({"reset": 4}, False)
     assert (account(queue, 8).lost, account(queue, 8).tail_unknown) == ({"reset": 2}, False)
     assert not account(queue, 9).ended
+
+
+def test_when_there_were_too_many_boots_to_name_all_that_are_known_have_ended(queue):
+    put(queue, a_window(2, boot=6), a_window(0, device="dev:2"), a_report(boot=9, earlier_boots_more=3))
+    assert (account(queue, 6).lost, account(queue, 6).tail_unknown) == ({"reset": 2}, True)
+    assert not account(queue, 9).ended
+    assert not account(queue, 7).ended
 
 
 # --- any order --------------------------------------------------------------------------------------------------------
@@ -401,6 +410,8 @@ def test_what_may_be_the_next_to_come_is_not_asked_for(queue, clock):
     put(queue, a_window(0), a_window(9), a_window(20, boot=8), a_report(boot=7, captured=30))
     clock.us += ASK_AFTER_US
     assert ask(queue, a_window(1)) == [(8, 0, 19)]
+    assert ask(queue, a_window(9)) == []  # the board heeds one request in 300 s
+    clock.us += ASK_DEVICE_AFTER_US
     assert ask(queue, a_window(9)) == [(7, 2, 8)]
 
 
@@ -421,14 +432,14 @@ def test_boots_that_ended_are_asked_for_too(queue, clock):
 def test_long_ranges_and_many_are_asked_for_bit_by_bit(queue, clock):
     put(queue, a_window(1000), *(a_window(2 * i + 1, boot=8) for i in range(40)))
     clock.us += ASK_AFTER_US
-    asked = []
-    while found := ask(queue, a_window(1000 + len(asked) // 8, boot=9)):
-        assert len(found) <= ASK_RANGES
+    asked = set()
+    for turn in range(16 + 5):
+        found = ask(queue, a_window(1000 + turn, boot=9))
+        clock.us += ASK_DEVICE_AFTER_US
+        assert 0 < len(found) <= ASK_RANGES
         assert sum(last - first + 1 for _, first, last in found) <= ASK_WINDOWS
-        asked += found
-    assert sum(last - first + 1 for boot, first, last in asked if boot == 7) == 1000
-    assert sum(boot == 8 for boot, _, _ in asked) == 40
-    assert len(asked) == len(set(asked))
+        asked.update((boot, sequence) for boot, first, last in found for sequence in range(first, last + 1))
+    assert asked == {(7, sequence) for sequence in range(1000)} | {(8, 2 * i) for i in range(40)}
 
 
 # --- a store of version 1 ---------------------------------------------------------------------------------------------

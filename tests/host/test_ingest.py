@@ -205,6 +205,7 @@ def test_what_is_missing_is_asked_for_until_it_comes_or_is_gone(tmp_path):
         assert "resend" not in request(server, frame(11))[1]
         clock.us += 4 * 600_000_000
         assert request(server, frame(1) + frame(2) + frame(5) + report(0))[1]["resend"] == [[7, 4, 4]]
+        clock.us += 360_000_000
         assert request(server, frame(12) + report(1, lost=[[7, 4, 4, "gone"]]))[1]["resend"] == [[7, 6, 8]]
         clock.us += 16 * 600_000_000
         assert request(server, frame(13))[1]["resend"] == [[7, 6, 8]]

@@ -53,11 +53,12 @@ def test_golden_reports_decode(name):
     }
     expected = dict.fromkeys(_MEMBERS) | {"lost": ()} | {k: v for k, v in case["members"].items() if k in _MEMBERS}
     expected["lost"] = tuple(Loss(*loss) for loss in expected["lost"])
-    expected["persisted"] = expected["persisted"] and tuple(map(tuple, expected["persisted"]))
+    for name in ("persisted", "earlier_boots"):
+        expected[name] = expected[name] and tuple(map(tuple, expected[name]))
     assert said == expected
 
 
-_MEMBERS = set(GOLDEN["everything said"]["members"]) | {"previous_captured"}
+_MEMBERS = set(GOLDEN["everything said"]["members"]) | {"previous_captured", "earlier_boots", "earlier_boots_more"}
 
 
 def test_the_time_of_writing():
@@ -157,7 +158,7 @@ def test_nonsense_is_refused_by_name(content):
         {"lost": [[1, 2, 3, "dropped"]] * (LOSSES_LIMIT + 1)},
         *({"persisted": value} for value in ([1, 2], [[1]], [[1, 2, 3]], [[1, 1 << 31]], {"0": 1}, "12")),
         {"persisted": [[1, 2]] * 17},
-        *({"earlier_boots": value} for value in (5, [1 << 32], [True], ["7"], [7] * 17)),
+        *({"earlier_boots": value} for value in (5, [7], [[1 << 32, 1]], [[True, 1]], [[7, -1]], [[7, 1]] * 17)),
         {"uptime_s": -1},
         {"bars": 1000},
     ],
