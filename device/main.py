@@ -28,7 +28,7 @@ gc.collect()
 
 FIRMWARE = "judder 0.1.0"
 RING_FILE = "ring.bin"
-SHORT_POST_BYTES = 1024  # on a bad link a shorter one may get through where a long one never does
+SHORT_POST_BYTES = 4096  # on a bad link a shorter one may get through where a long one never does
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 KEY_NOTE = "key"
@@ -38,7 +38,7 @@ TEXT_BYTES = 128  # of a frame's text block, besides label and session
 HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free; a 64-bit MicroPython needs twice as much
 RESENT_AT_ONCE = 64  # windows
 RESEND_EVERY_S = 300  # a server that asks in each answer gets no more than that
-UNTOLD = 16  # boots that the note lists
+UNTOLD = 16  # boots that the note lists; of more it has the number
 TIME_EVERY_S = 3600
 WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
 LONGEST_IDLE_US = 10000000
@@ -118,6 +118,9 @@ class Node:
         self.next_time_us = 0
         self.next_resend_us = 0
         self.untold = []  # boots before this one, of whose end the server may not know, as named_boots gives them
+        self.untold_more = 0
+        self.note_kept = True
+        self.note_refused = False
         self.told = False
         self.updates_held = True
         self.watch_refused = False
@@ -126,7 +129,11 @@ class Node:
 
     def run(self):
         while True:
-            self.step()
+            try:
+                self.step()
+            except MemoryError:  # before anything was begun; the windows in RAM are worth more than a new start
+                gc.collect()
+                clock.sleep_ms(1000)
 
     def stop(self):
         """Leave parts and bus to whoever is at the console; the Notecard is not to reset them at their work."""
@@ -185,8 +192,8 @@ class Node:
             return self._send
         if self.updates_held and not len(self.ring):
             return self._allow_updates
-        if self.told and self.untold:
-            return self._keep_told
+        if not self.note_kept or (self.told and self.untold):
+            return self._renew_boot_note
         if now_us >= self.next_time_us:
             return self._learn_time
         return None
@@ -258,14 +265,18 @@ class Node:
 
     def _meet_previous_boot(self):
         """Learn from the Notecard which boot was before this one, and leave our own there for the next."""
-        boots, captured = named_boots(self.uplink.note(BOOT_NOTE))
+        boots, more = named_boots(self.uplink.note(BOOT_NOTE))
         if boots and boots[-1][0] != self.window.boot:
-            self.untold = [(boot, max(newest, self.ring.found.get(boot, -1))) for boot, newest in boots[-UNTOLD:]]
+            found = self.ring.found
+            self.untold = [(boot, captured, max(newest, found.get(boot, -1))) for boot, captured, newest in boots]
+            self.untold_more = more + max(0, len(boots) - UNTOLD)
+            self.untold = self.untold[-UNTOLD:]
             self.reports.previous = {
-                "earlier_boots": [boot for boot, _ in self.untold[:-1]] or None,
+                "earlier_boots": [one[:2] for one in self.untold[:-1]] or None,
+                "earlier_boots_more": self.untold_more or None,
                 "previous_boot": boots[-1][0],
-                "previous_captured": captured,
-                "persisted": [known for known in self.untold if known[1] >= 0] or None,
+                "previous_captured": boots[-1][1],
+                "persisted": [(boot, newest) for boot, _, newest in self.untold if newest >= 0] or None,
                 "reset": reset_reason(),
             }
         self._keep_boot_note({})
@@ -274,16 +285,22 @@ class Node:
         note = dict(more)
         note["boot"] = "%08x" % self.window.boot  # as text: no JSON on the way makes a float of it
         if self.untold and not self.told:
-            note["untold"] = [("%08x" % boot, newest) for boot, newest in self.untold]
+            note["untold"] = [("%08x" % boot, captured, newest) for boot, captured, newest in self.untold]
+            note["more"] = self.untold_more
+        self.note_kept = True
         try:
             self.uplink.keep_note(BOOT_NOTE, note)
         except RefusedError as error:
-            print("%s: what a power cut takes cannot be named" % error)
+            self.note_kept = self.note_refused
+            if not self.note_refused:
+                print("%s: what a power cut takes cannot be named" % error)
+            self.note_refused = True  # busy, say, so once more; but not for ever
 
-    def _keep_told(self):
+    def _renew_boot_note(self):
         """The next boot need not name again what a report of ours has named."""
         self._keep_boot_note({})
-        self.untold = []
+        if self.told:
+            self.untold = []
 
     def _watch(self):
         """Arm or renew the Notecard's watchdog, or call it off. One that refuses is named once, and we go on."""
@@ -352,7 +369,7 @@ class Node:
                 if not self.ring.in_ram():
                     raise
             self.spill_due = True
-            self.ring.capacity_bytes = max(self.ring.capacity_bytes, self.settings.least_ring_bytes)
+            self.ring.capacity_bytes = max(self.ring.used_bytes, self.settings.least_ring_bytes)
             raise NoRoomError("memory has no room for more than %d bytes of windows" % self.ring.used_bytes)
 
     def _count(self, filled, tries):
@@ -404,17 +421,23 @@ class Node:
         key, data = self.reports.write(self.identity, now_us, members)
         if self.ring.has_room(len(data)):
             self.reports.written()  # first: what `put` drops is for the next one to tell
-            self.ring.put(key, data)
+            try:
+                self.ring.put(key, data)
+            except MemoryError:
+                self.reports.lose(key, "dropped")
+                raise
 
     def _send(self):
         most_bytes = min(self.post_bytes, self._may_send())
-        self.post_bytes = max(SHORT_POST_BYTES, self.post_bytes // 2)  # unless it arrives
+        post_bytes = self.post_bytes
+        self.post_bytes = max(SHORT_POST_BYTES, post_bytes // 2)  # unless it arrives
         try:
             stored, refused, missed = self.uplink.post(lambda: (one for _, one in self.ring.oldest(most_bytes)))
         except DeniedError:  # they may be of another Notecard's time, and the next ones not
+            self.post_bytes = post_bytes
             self.ring.put_off(most_bytes)
             raise
-        self.post_bytes = min(4 * self.post_bytes, self.settings.post_bytes)
+        self.post_bytes = min(2 * post_bytes, self.settings.post_bytes)
         released = refusals = 0
         for key in stored:
             if self.ring.release(key):
@@ -473,15 +496,21 @@ class Node:
 
 
 def named_boots(note):
-    """(boot, newest) of each boot that a note names, the last one last: which of its windows is the newest that has
-    been in flash (-1: none); and how many windows the last one had captured (None: not known)."""
+    """(boot, captured, newest) of each boot that a note names, the last one last; and how many more there were.
+
+    `captured`: how many windows it had captured when it was stopped, None when it was not; `newest`: which of them is
+    the newest that has been in flash, -1 when there was none.
+    """
     try:
-        boots = [(int(boot, 16), int(newest)) for boot, newest in note.get("untold", [])]
-        boots.append((int(note["boot"], 16), -1))
-        captured = note.get("captured")
-        return boots, captured if isinstance(captured, int) and 0 <= captured < FIRST_REPORT else None
+        boots = [(int(boot, 16), _count(captured), int(newest)) for boot, captured, newest in note.get("untold", [])]
+        boots.append((int(note["boot"], 16), _count(note.get("captured")), -1))
+        return boots, _count(note.get("more")) or 0
     except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or it is not ours
-        return [], None
+        return [], 0
+
+
+def _count(value):
+    return value if isinstance(value, int) and 0 <= value < FIRST_REPORT else None
 
 
 def forget_recoveries():

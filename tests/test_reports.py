@@ -39,15 +39,16 @@ def of_boot(running, number):
 class Refused(Fault):
     """The Notecard refuses requests whose name begins so."""
 
-    def __init__(self, name):
+    def __init__(self, name, text="unknown request {not-supported}"):
         self.name = name
+        self.text = text
         self.times = 0
 
     def replies(self, request, lines):
         if not request.name.startswith(self.name):
             return lines
         self.times += 1
-        return [seal({"err": "unknown request {not-supported}"}, request.sequence)]
+        return [seal({"err": self.text}, request.sequence)]
 
 
 # --- boots ------------------------------------------------------------------------------------------------------------
@@ -87,6 +88,63 @@ def test_a_board_that_keeps_starting_names_each_boot(loop):
     assert [named[boot] for boot in boots] == [None, *boots[:-1]]
 
 
+def test_of_more_boots_than_the_note_holds_the_number_is_reported(loop):
+    running = loop(ring_bytes=0)
+    with running.bench as bench:
+        bench.run(2)
+        bench.notecard.link.outages.append((bench.clock.now_ns(), bench.clock.now_ns() + 24 * HOUR_S * SECOND_NS))
+        for _ in range(19):
+            bench.run_for(HOUR_S / 2)
+            bench.swan.power_off()
+            bench.swan.power_on()
+        bench.run_for(24 * HOUR_S)
+    (report, *_) = of_boot(running, -1)
+    assert (len(report.earlier_boots), report.earlier_boots_more) == (15, 19 - 16)
+    (first,) = (one for one in running.server.queue.accounts() if one.stored == 2)
+    assert first.tail_unknown
+
+
+def test_what_an_orderly_stop_left_behind_is_still_known_two_boots_later(loop):
+    running = loop(ring_bytes=0)
+    note = {"boot": "0000000a", "captured": 10, "untold": [["00000009", 3, 2]]}
+    running.bench.notecard.notefiles.add("judder.dbx", "boot", note, b"", 0, 0)
+    running.bench.notecard.link.outages.append((0, HOUR_S * SECOND_NS))
+    with running.bench as bench:
+        bench.run_for(HOUR_S / 2)
+        bench.swan.power_off()
+        bench.swan.power_on()
+        bench.run_for(2 * HOUR_S)
+    report, *_ = of_boot(running, 1)
+    assert report.earlier_boots == ((9, 3), (10, 10))
+    assert report.persisted == ((9, 2),)
+    lost = {one.boot: (one.lost, one.tail_unknown) for one in running.server.queue.accounts()}
+    assert (lost[9], lost[10]) == (({"reset": 3}, False), ({"reset": 10}, False))
+
+
+@pytest.mark.parametrize(
+    "note", [{}, {"boot": 7}, {"boot": "x"}, {"boot": "7", "untold": 5}, {"boot": "7", "more": "x"}]
+)
+def test_a_note_that_is_not_ours_is_none(loop, note):
+    running = loop()
+    running.bench.notecard.notefiles.add("judder.dbx", "boot", note, b"", 0, 0)
+    with running.bench as bench:
+        bench.run(2)
+    report, *_ = reports(running)
+    assert report.previous_boot == (7 if "more" in note else None)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_a_notecard_that_will_not_say_what_it_keeps_holds_up_nobody_for_long(loop):
+    running = loop()
+    refused = Refused("note.get", "notefile is busy {notefile-busy}")
+    running.bench.notecard.faults.append(refused)
+    with running.bench as bench:
+        bench.run(3)
+    assert 3 < refused.times < 8
+    assert len(running.said("going on without what it keeps of earlier starts")) >= 1
+    running.check_nothing_lost_or_doubled()
+
+
 def test_boots_whose_power_fails_before_their_report_is_out_are_named_by_the_next_that_gets_through(loop):
     """Without network and flash nothing is left of them but their number on the Notecard."""
     running = loop(ring_bytes=0)
@@ -104,7 +162,11 @@ def test_boots_whose_power_fails_before_their_report_is_out_are_named_by_the_nex
     boots = list(dict.fromkeys(boot for boot, _ in bench.captured))
     assert len(boots) == 5
     named = {report.boot: (report.previous_boot, report.earlier_boots) for report in reports(running)}
-    assert named == {boots[0]: (None, None), boots[3]: (boots[2], tuple(boots[:2])), boots[4]: (boots[3], None)}
+    assert named == {
+        boots[0]: (None, None),
+        boots[3]: (boots[2], ((boots[0], None), (boots[1], None))),
+        boots[4]: (boots[3], None),
+    }
     fate = demo.fate(
         {(bench.device, *key) for key in bench.captured.keys() - running.stored().keys()},
         running.server.queue.accounts(),

@@ -87,7 +87,6 @@ class Ring:
         if self._drops_oldest and self.in_ram():
             self._drop_in_ram()
             return True
-        self.capacity_bytes = self.used_bytes
         return False
 
     def oldest(self, limit_bytes):
@@ -170,9 +169,13 @@ class Ring:
 
     def worth_spilling(self):
         """Whether there is enough in RAM for its guard: in a crowded file a few frames share one."""
-        in_file = [record_bytes(one.length) for one in self._waiting if one.data is None]
-        crowded = sum(in_file) + len(in_file) * GUARD_BYTES > self._records.end // CROWDED_SHARE
-        in_ram = self.in_ram()
+        in_ram = in_file = 0  # no lists: this is asked again and again, also when memory is short
+        for one in self._waiting:
+            if one.data is None:
+                in_file += record_bytes(one.length) + GUARD_BYTES
+            else:
+                in_ram += 1
+        crowded = in_file > self._records.end // CROWDED_SHARE
         return in_ram >= (GROUP if crowded else 1) or (in_ram > 0 and 2 * self.used_bytes > self.capacity_bytes)
 
     def spill(self):

@@ -72,6 +72,7 @@ class Uplink:
         self._settings = settings
         self._stock = settings.transfer == "stock"
         self._unconnected = 0
+        self._notes_refused = 0
         self._card = None
         self._renew_at = 0
         self._chunk = bytearray(CHUNK_BYTES)  # joined here: no heap of a small board has one piece for several windows
@@ -128,7 +129,11 @@ class Uplink:
         except RefusedError as error:
             if "noexist}" in str(error) or "{not-supported}" in str(error):
                 return None
-            raise  # busy, say: what is there must not be taken for nothing
+            self._notes_refused += 1
+            if self._notes_refused <= ATTEMPTS:
+                raise  # busy, say: what is there must not be taken for nothing
+            self.complaints.append("%s: going on without what it keeps of earlier starts" % error)
+            return None
 
     def keep_note(self, name, body):
         """Keep a dict on the Notecard, where resets and updates of the board leave it alone. Raises LinkError."""
@@ -211,7 +216,7 @@ class Uplink:
                 return self._fill_store(pieces)
             except LinkError:
                 self.attempts_failed += 1
-                if attempt == ATTEMPTS:
+                if attempt >= ATTEMPTS:
                     raise
             except MemoryError:  # it would be the same at the next try, and nothing would ever be sent
                 if not self._stock:

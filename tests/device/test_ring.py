@@ -105,6 +105,23 @@ def test_what_waits_and_what_was_sent_never_take_more_than_the_ring_s_ram(steps)
 # --- reports in the ring ----------------------------------------------------------------------------------------------
 
 
+def test_a_heap_that_is_full_costs_what_may_be_given_up_and_no_room_of_the_ring():
+    ring = Ring(400)
+    assert not ring.make_do()
+    assert ring.has_room(400)  # with the heap's next free piece the board goes on
+    ring.put((1, 0), b"a" * 40)
+    assert not ring.make_do()
+    ring.release((1, 0))
+    assert ring.make_do()
+    assert ring.recall([(1, 0)]) == [(1, 0)]
+    lost = []
+    ring = Ring(100, drops_oldest=True, lost=lambda key, reason: lost.append(key))
+    ring.put((1, 0), b"a" * 40)
+    ring.put((1, 1), b"a" * 40)
+    assert ring.make_do()
+    assert (lost, len(ring), ring.has_room(100)) == ([(1, 0)], 1, True)
+
+
 def test_a_report_is_not_dropped_while_there_is_a_window():
     lost = []
     ring = Ring(300, drops_oldest=True, lost=lambda *what: lost.append(what))
