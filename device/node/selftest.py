@@ -25,7 +25,7 @@ def run(open_bus, describe, values=None):
     """
     values = values or settings.load()
     gc.collect()
-    room = bytearray(frame.max_length(values.samples, TEXT_BYTES))  # now: a small heap has a piece for it only before
+    room = _frame_buffer(values)  # now: a small heap has a piece for it only before
     said = set()
     _say(values.complaints, said)
     bus = Bus(open_bus)
@@ -52,6 +52,10 @@ def _say(lines, said):
 
 def figure(name, value, unit):
     print("%s = %s %s" % (name, value, unit))
+
+
+def _frame_buffer(values):
+    return bytearray(frame.max_length(values.samples, TEXT_BYTES))
 
 
 def _memory(bus, values, room):
