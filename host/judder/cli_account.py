@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from judder.account import Account
@@ -18,7 +19,10 @@ _WIDTH = 160  # where no terminal says how wide it is
 
 
 def losses(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = False) -> None:
-    """Windows of each boot: captured, stored, lost and why, missing without a reason, and still to come."""
+    """Windows of each boot: captured, stored, lost and why, missing without a reason, and still to come.
+
+    A boot that was cut off may have captured more than is known.
+    """
     with store(data) as queue:
         accounts = queue.accounts(device)
     if as_json:
@@ -34,7 +38,7 @@ def losses(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = Fals
             str(one.on_the_way),
             str(one.missing),
             _reasons(one.lost),
-            "no" if not one.ended else "yes, its last windows are not known" if one.tail_unknown else "yes",
+            "no" if not one.ended else "cut off" if one.tail_unknown else "yes",
         )
     _print(table)
 
@@ -73,14 +77,15 @@ def devices(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = Fal
 
 
 def _table(*columns: str) -> Table:
-    table = Table(*columns, box=None)
-    table.columns[0].no_wrap = True  # it tells one line from the next
-    table.columns[0].overflow = "fold"
+    table = Table(*columns, box=None, pad_edge=False)
+    for column in table.columns[:2]:  # they tell one line from the next
+        column.no_wrap = True
+        column.overflow = "fold"
     return table
 
 
 def _print(table: Table) -> None:
-    console.print(table, width=None if console.is_terminal else _WIDTH)
+    (console if console.is_terminal else Console(width=_WIDTH)).print(table)
 
 
 def _line(device: str, boots: Sequence[Account], report: Report | None) -> dict[str, Any]:
