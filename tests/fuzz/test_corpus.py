@@ -1,6 +1,7 @@
 """What fuzzing has found goes on holding, and some more: the corpus, and inputs made from it, without atheris."""
 
 import importlib
+import logging
 import random
 import time
 
@@ -9,6 +10,13 @@ from tests.fuzz import TARGETS, kept
 
 MADE_S = 2.0
 LONGEST = 4096
+
+
+@pytest.fixture(autouse=True)
+def _log_of_the_others():
+    """The target http silences the log for good; other tests in this process read it."""
+    yield
+    logging.getLogger("judder").setLevel(logging.NOTSET)
 
 
 @pytest.mark.parametrize("name", TARGETS)
