@@ -10,14 +10,6 @@ def pytest_addoption(parser):
     parser.addoption("--board", choices=["emulated", "usb"], default="emulated", help="what tests/hil run on")
 
 
-def pytest_collection_modifyitems(items):
-    """Each of two workers begins with a half of the tests: the slow ones at its start, so that none is left alone."""
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    quick = [item for item in items if not item.get_closest_marker("slow")]
-    half = len(quick) // 2
-    items[:] = slow[::2] + quick[:half] + slow[1::2] + quick[half:]
-
-
 def pytest_terminal_summary(terminalreporter):
     """The fault matrix, if it was run."""
     passed = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
