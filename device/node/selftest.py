@@ -14,7 +14,6 @@ from node.uplink import LinkError, Uplink
 from node.window import UNKNOWN_LOSS, Window
 
 CALLS = 200
-TEXT_BYTES = 32
 RATE_TOLERANCE = 10  # percent; real parts are 2 to 3 off
 
 
@@ -24,8 +23,6 @@ def run(open_bus, describe, values=None):
     `open_bus(frequency)` makes the board's I2C; `describe(error)` makes a line of an exception.
     """
     values = values or settings.load()
-    gc.collect()
-    room = _frame_buffer(values)  # now: a small heap has a piece for it only before
     said = set()
     _say(values.complaints, said)
     bus = Bus(open_bus)
@@ -33,7 +30,7 @@ def run(open_bus, describe, values=None):
     for part in (_memory, _clock, _scan, _sensor, _notecard):
         gc.collect()
         try:
-            troubles = part(bus, values, room) or ()
+            troubles = part(bus, values) or ()
         except Exception as error:  # the next part may still have something to tell
             troubles = (describe(error),)
         failed += 1 if troubles else 0
@@ -54,11 +51,7 @@ def figure(name, value, unit):
     print("%s = %s %s" % (name, value, unit))
 
 
-def _frame_buffer(values):
-    return bytearray(frame.max_length(values.samples, TEXT_BYTES))
-
-
-def _memory(bus, values, room):
+def _memory(bus, values):
     started_us = clock.now_us()
     gc.collect()
     figure("gc_collect", (clock.now_us() - started_us) // 1000, "ms")
@@ -71,7 +64,7 @@ def _memory(bus, values, room):
         pass
 
 
-def _clock(bus, values, room):
+def _clock(bus, values):
     shortest_us = 1000000
     for _ in range(100):
         before_us = clock.now_us()
@@ -86,12 +79,12 @@ def _clock(bus, values, room):
     figure("sleep_of_5_ms", (clock.now_us() - started_us) // 20, "us")
 
 
-def _scan(bus, values, room):
+def _scan(bus, values):
     found = bus.scan()
     figure("i2c_answers", " ".join(["0x%02x" % address for address in found]) or "nobody", "")
 
 
-def _sensor(bus, values, room):
+def _sensor(bus, values):
     bus.sensor_hz = NOTECARD_HZ
     accelerometer = Accelerometer(bus, values.sensor_address)
     bus.sensor_hz = SENSOR_HZ
@@ -112,11 +105,12 @@ def _sensor(bus, values, room):
         figure("odr_measured", "%d.%02d" % (centihertz // 100, centihertz % 100), "Hz")
     figure("samples_lost", window.samples_lost, "of %d in %d tries" % (window.samples, tries))
     identity = frame.text_block("selftest", "", "", "", "", "")
+    out = bytearray(frame.max_length(window.samples, len(identity)))
     started_us = clock.now_us()
-    length = frame.encode(window, identity, room)
+    length = frame.encode(window, identity, out)
     figure("encode", (clock.now_us() - started_us) // 1000, "ms")
     figure("frame", length, "bytes")
-    _sign(memoryview(room)[:length])
+    _sign(memoryview(out)[:length])
     return _rate_troubles(window)
 
 
@@ -171,7 +165,7 @@ def _rate_troubles(window):
     )
 
 
-def _notecard(bus, values, room):
+def _notecard(bus, values):
     uplink = Uplink(bus, values)
     started_us = clock.now_us()
     uplink.connect()
