@@ -175,9 +175,10 @@ class Ingest:
         content = Content([], [], [], [])
         reports = 0
         for item in decode_frames(body):
-            reports += isinstance(item, Report)
-            if isinstance(item, Report) and reports > REPORTS_AT_ONCE:
-                continue  # not named, so it is sent again
+            if isinstance(item, Report):
+                reports += 1
+                if reports > REPORTS_AT_ONCE:
+                    continue  # not named, so it is sent again
             if not isinstance(item, FrameError):
                 self._take_or_leave(content, entry(item))
             elif item.boot is None or item.sequence is None:

@@ -169,10 +169,15 @@ def _text(value: Any) -> str:
     return value
 
 
-def _persisted(value: Any) -> tuple[tuple[int, int], ...]:
-    if not isinstance(value, list) or len(value) > EARLIER_BOOTS_LIMIT:
-        raise ValueError(f"is no list of at most {EARLIER_BOOTS_LIMIT} windows")
-    return tuple(map(_key, value))
+def _list(limit: int, what: str, read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """At most `limit` of what `read` reads."""
+
+    def read_all(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(value) > limit:
+            raise ValueError(f"is no list of at most {limit} {what}")
+        return tuple(map(read, value))
+
+    return read_all
 
 
 def _key(value: Any) -> tuple[int, int]:
@@ -181,22 +186,10 @@ def _key(value: Any) -> tuple[int, int]:
     return _boot(value[0]), _sequence(value[1])
 
 
-def _boots(value: Any) -> tuple[tuple[int, int | None], ...]:
-    if not isinstance(value, list) or len(value) > EARLIER_BOOTS_LIMIT:
-        raise ValueError(f"is no list of at most {EARLIER_BOOTS_LIMIT} boots")
-    return tuple(map(_ended_boot, value))
-
-
 def _ended_boot(value: Any) -> tuple[int, int | None]:
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError("holds something that is no [boot, captured]")
     return _boot(value[0]), None if value[1] is None else _captured(value[1])
-
-
-def _losses(value: Any) -> tuple[Loss, ...]:
-    if not isinstance(value, list) or len(value) > LOSSES_LIMIT:
-        raise ValueError(f"is no list of at most {LOSSES_LIMIT} ranges")
-    return tuple(map(_loss, value))
 
 
 def _loss(value: Any) -> Loss:
@@ -217,14 +210,14 @@ _MEMBERS: dict[str, Callable[[Any], Any]] = {
     "uptime_s": _duration,
     "captured": _captured,
     "waiting": _count,
-    "lost": _losses,
+    "lost": _list(LOSSES_LIMIT, "ranges", _loss),
     "lost_more": _count,
     "skipped": _count,
     "previous_boot": _boot,
     "previous_captured": _captured,
-    "earlier_boots": _boots,
+    "earlier_boots": _list(EARLIER_BOOTS_LIMIT, "boots", _ended_boot),
     "earlier_boots_more": _count,
-    "persisted": _persisted,
+    "persisted": _list(EARLIER_BOOTS_LIMIT, "windows", _key),
     "reset": _text,
     "bus_errors": _count,
     "retries": _count,
