@@ -36,6 +36,14 @@ def of_boot(running, number):
     return [report for report in reports(running) if report.boot == boots[number]]
 
 
+def start_each_half_hour(bench, times):
+    """The power fails, and is back at once."""
+    for _ in range(times):
+        bench.run_for(HOUR_S / 2)
+        bench.swan.power_off()
+        bench.swan.power_on()
+
+
 class Refused(Fault):
     """The Notecard refuses requests whose name begins so."""
 
@@ -93,10 +101,7 @@ def test_of_more_boots_than_the_note_holds_the_number_is_reported(loop):
     with running.bench as bench:
         bench.run(2)
         bench.notecard.link.outages.append((bench.clock.now_ns(), bench.clock.now_ns() + 24 * HOUR_S * SECOND_NS))
-        for _ in range(19):
-            bench.run_for(HOUR_S / 2)
-            bench.swan.power_off()
-            bench.swan.power_on()
+        start_each_half_hour(bench, times=19)
         bench.run_for(24 * HOUR_S)
     (report, *_) = of_boot(running, -1)
     assert (len(report.earlier_boots), report.earlier_boots_more) == (15, 19 - 16)
@@ -151,10 +156,7 @@ def test_boots_whose_power_fails_before_their_report_is_out_are_named_by_the_nex
     with running.bench as bench:
         bench.run(2)
         bench.notecard.link.outages.append((bench.clock.now_ns(), bench.clock.now_ns() + 2 * HOUR_S * SECOND_NS))
-        for _ in range(3):
-            bench.run_for(HOUR_S / 2)
-            bench.swan.power_off()
-            bench.swan.power_on()
+        start_each_half_hour(bench, times=3)
         bench.run_for(2 * HOUR_S)
         bench.swan.power_off()
         bench.swan.power_on()
