@@ -1,0 +1,89 @@
+"""Blocks of an impulse that make features of a window, with the numbers that Edge Impulse Studio shows.
+
+Each block is the JSON object of a model file (docs/model-format.md). The formulas are those of
+edgeimpulse/processing-blocks (spectral_analysis versions 2 to 4 with FFT, flatten, raw). What this cannot run, as
+filters and decimation, is refused when the model is loaded.
+"""
+
+import math
+
+from node.vectors import axis, extremes, highest_powers, joined, less, log10, mean, moments, vector
+
+SPECTRAL_VERSIONS = (2, 3, 4)
+FFT_POINTS = (16, 1024)
+_FLATTENED = ("average", "minimum", "maximum", "rms", "stdev", "skewness", "kurtosis")
+
+
+class BlockError(ValueError):
+    """A block that this firmware cannot run."""
+
+
+def check(block):
+    """Raise BlockError for what cannot be run here."""
+    kind = block["type"]
+    if kind not in _BLOCKS:
+        raise BlockError("block %s is not implemented" % kind)
+    if kind == "spectral":
+        points = block["fft"]
+        if block["version"] not in SPECTRAL_VERSIONS:
+            raise BlockError("spectral block version %d is not implemented" % block["version"])
+        if not FFT_POINTS[0] <= points <= FFT_POINTS[1] or points & (points - 1):
+            raise BlockError("FFT of %d points: a power of two from %d to %d" % (points, FFT_POINTS[0], FFT_POINTS[1]))
+        for name, plain in (("filter", "none"), ("decimation", 1), ("extra_low_freq", False)):
+            if block.get(name, plain) != plain:
+                raise BlockError("%s %s runs on the host only" % (name, block[name]))
+
+
+def compute(blocks, counts, scale):
+    """All features of a window: a vector. `scale` is in m/s2 per count."""
+    parts = []
+    for block in blocks:
+        for number in block["axes"]:
+            values = axis(counts, number, scale * block.get("scale", 1))
+            parts.append(_BLOCKS[block["type"]](block, values))
+    return joined(parts)
+
+
+def _spectral(block, values):
+    values = _centred(values)
+    second, third, fourth = moments(values)
+    found = [math.sqrt(second), *_shape(second, third, fourth)]
+    points = block["fft"]
+    powers = highest_powers(values, points, points // 2 if block["overlap"] else points)
+    first, end = block.get("bins", (1, points // 2 + 1))
+    bins = powers[first:end]
+    if block["version"] == 4:
+        found += _shape(*moments(less(powers, mean(powers))))
+    if block["log"]:
+        bins = log10(bins)
+    return joined((vector(found), bins))
+
+
+def _flatten(block, values):
+    average = mean(values)
+    low, high = extremes(values)
+    square, _, _ = moments(values)
+    second, third, fourth = moments(_centred(values))
+    skewness, kurtosis = _shape(second, third, fourth)
+    all_of_them = (average, low, high, math.sqrt(square), math.sqrt(second), skewness, kurtosis)
+    return vector([all_of_them[i] for i in range(len(_FLATTENED)) if _FLATTENED[i] in block["of"]])
+
+
+def _raw(block, values):
+    return values
+
+
+def _centred(values):
+    """Less their mean; exactly 0 for a constant, whatever its mean is rounded to."""
+    low, high = extremes(values)
+    return less(values, low if low == high else mean(values))
+
+
+def _shape(second, third, fourth):
+    """Skewness and excess kurtosis from moments around the mean; those of a constant are 0 and -3."""
+    if second <= 0:
+        return [0.0, -3.0]
+    return [third / (second * math.sqrt(second)), fourth / (second * second) - 3]
+
+
+_BLOCKS = {"spectral": _spectral, "flatten": _flatten, "raw": _raw}
