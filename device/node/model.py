@@ -1,12 +1,13 @@
 """A model: what training produced, as one file of data, and the scores that it gives to a window.
 
 The file (docs/model-format.md) holds an impulse: blocks that make features, dense layers that make class
-probabilities of them, clusters that make an anomaly score; and one window with the features and scores expected of it.
-A model is only used when those come out here, too. It holds no code.
+probabilities of them, clusters that make an anomaly score; and one window with the features and scores that are
+expected of it. A model is only used when those come out here, too. It holds no code.
 """
 
 import json
 import struct
+from array import array
 from binascii import crc32
 
 from node import features
@@ -14,8 +15,8 @@ from node.vectors import dense, exp, extremes, less, part, relu, squared_distanc
 
 MAGIC = b"VM\xc1\x7f"
 VERSION = 1
-HEADER = "<4sBBHIII"
-HEADER_LENGTH = 20
+HEADER = "<4sBBHII"
+HEADER_LENGTH = 16
 TOLERANCE = 1e-3  # of features and scores, relative to those above 1
 RATE_TOLERANCE_PERCENT = 10  # parts are 2 to 5 off nominal, and training has seen some of them
 FAR = 1000.0  # where Edge Impulse's search for the nearest cluster starts
@@ -26,10 +27,10 @@ class ModelError(ValueError):
 
 
 class Scores:
-    """`probabilities` by class, [] without classifier; `anomaly`, None without clusters; `event`: beyond a threshold."""
+    """`probabilities` by class, [] without a classifier; `anomaly`, None without clusters."""
 
-    def __init__(self, features_of_it, probabilities, anomaly):
-        self.features = features_of_it
+    def __init__(self, features_found, probabilities, anomaly):
+        self.features = features_found
         self.probabilities = probabilities
         self.anomaly = anomaly
 
@@ -38,22 +39,41 @@ class Model:
     """Of the bytes of a file. Raises ModelError when it is damaged, of a later version, or not for this runtime."""
 
     def __init__(self, data):
-        self._data = data
-        self._content = _content(data)
+        content = _content(data)
         self.id = "%08x" % struct.unpack_from("<I", data, len(data) - 4)[0]
-        for name in ("name", "samples", "interval_s", "blocks"):
-            setattr(self, name, self._content[name])
-        self.full_scale_g = self._content.get("full_scale_g")
-        self.classifier = self._content.get("classifier")
-        self.anomaly = self._content.get("anomaly")
-        for block in self.blocks:
-            try:
+        try:
+            self.name = content["name"]
+            self.samples = content["samples"]
+            self.interval_s = content["interval_s"]
+            self.full_scale_g = content["full_scale_g"]
+            self.classes = content["classes"]
+            self._blocks = content["blocks"]
+            self._golden = content["golden"]
+            for block in self._blocks:
                 features.check(block)
-            except features.BlockError as error:
-                raise ModelError("model %s: %s" % (self.name, error))
+            self._read(data, content)
+        except features.BlockError as error:
+            raise ModelError("this firmware cannot run it: %s" % error)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError("its content is not that of a model: %r" % (error,))
+
+    def _read(self, data, content):
+        def read(name):
+            offset, count = content["tensors"][name]
+            return tensor(data, offset, count)
+
+        self._layers = [
+            (read("weights%d" % i), read("bias%d" % i), activation) for i, activation in enumerate(content["layers"])
+        ]
+        self._clustered = content["clustered"]  # indices of features
+        if self._clustered:
+            self._clusters = [read(name) for name in ("mean", "scale", "centers", "reach")]
+        self._expected = read("golden")
+        start = self._golden["offset"]
+        self._golden_counts = array("h", bytes(data[start : start + 6 * self._golden["samples"]]))
 
     def unfit(self, samples, interval_s, full_scale_g):
-        """Why a window is not what the model was trained on; None when it is."""
+        """Why a window is not like those that the model was trained on; None when it is."""
         if samples != self.samples:
             return "trained on %d samples, this window has %d" % (self.samples, samples)
         if not interval_s:
@@ -65,71 +85,62 @@ class Model:
         return None
 
     def score(self, counts, scale):
-        """Scores of a window: counts of x, y, z in turn, `scale` in m/s2 per count."""
-        found = features.compute(self.blocks, counts, scale)
+        """Scores of a window: an array of counts of x, y, z in turn, `scale` in m/s2 per count."""
+        found = features.compute(self._blocks, counts, scale)
         return Scores(found, self._classify(found), self._distance(found))
 
     def prove(self):
-        """Raise ModelError unless the golden window's features and scores come out as expected."""
-        golden = self._content["golden"]
-        scores = self.score(memoryview(self._data)[golden["offset"] :][: 6 * golden["samples"]], golden["scale"])
-        self._compare("feature", scores.features, self._tensor("golden_features"))
-        if self.classifier:
-            self._compare("probability", scores.probabilities, self._tensor("golden_probabilities"))
-        if self.anomaly:
-            self._compare("anomaly score", [scores.anomaly], [golden["anomaly"]])
-
-    def _compare(self, what, found, expected):
-        if len(found) != len(expected):
-            raise ModelError("model %s: %d %ss instead of %d" % (self.name, len(found), what, len(expected)))
-        for i in range(len(expected)):
-            if not abs(found[i] - expected[i]) <= TOLERANCE * max(1, abs(expected[i])):  # not: NaN
-                raise ModelError(
-                    "model %s: %s %d of its golden window is %g here and was %g in training"
-                    % (self.name, what, i, found[i], expected[i])
-                )
-
-    def _tensor(self, name):
-        offset, count = self._content["tensors"][name]
-        return tensor(self._data, offset, count)
+        """Raise ModelError unless features and scores of the golden window come out as expected."""
+        scores = self.score(self._golden_counts, self._golden["scale"])
+        found = [float(value) for value in scores.features] + scores.probabilities
+        if scores.anomaly is not None:
+            found.append(scores.anomaly)
+        if len(found) != len(self._expected):
+            raise ModelError("it gives %d numbers and should give %d" % (len(found), len(self._expected)))
+        for i, expected in enumerate(self._expected):
+            if not abs(found[i] - expected) <= TOLERANCE * max(1, abs(expected)):  # so that NaN is none either
+                raise ModelError("number %d of its golden window is %g, should be %g" % (i, found[i], expected))
 
     def _classify(self, values):
-        if not self.classifier:
+        if not self._layers:
             return []
-        for i, activation in enumerate(self.classifier["activations"]):
-            values = dense(values, self._tensor("w%d" % i), self._tensor("b%d" % i))
+        for weights, bias, activation in self._layers:
+            values = dense(values, weights, bias)
             if activation == "relu":
                 values = relu(values)
         values = exp(less(values, extremes(values)[1]))
         total = sum(values)
-        return [float(value / total) for value in values]
+        return [float(value) / float(total) for value in values]
 
     def _distance(self, values):
-        """From the nearest cluster's edge, in standard deviations (edgeimpulse/inferencing-sdk-cpp:anomaly.h)."""
-        if not self.anomaly:
+        """From the edge of the nearest cluster, in standard deviations.
+
+        (edgeimpulse/inferencing-sdk-cpp:classifier/inferencing_engines/anomaly.h)
+        """
+        if not self._clustered:
             return None
-        spread = self._tensor("spread")
-        values = part(values, self.anomaly["features"])
-        values = [(values[i] - self._tensor("middle")[i]) / spread[i] for i in range(len(spread))]
+        mean, scale, centers, reach = self._clusters
+        chosen = part(values, self._clustered)
+        for i in range(len(chosen)):
+            chosen[i] = (chosen[i] - mean[i]) / scale[i]
         nearest = FAR
-        reach = self._tensor("reach")
-        for i, squared in enumerate(squared_distances(part(values, range(len(values))), self._tensor("centers"))):
-            nearest = min(nearest, squared**0.5 - reach[i])
+        for i, squared in enumerate(squared_distances(chosen, centers)):
+            nearest = min(nearest, squared**0.5 - float(reach[i]))
         return nearest
 
 
 def _content(data):
     """The JSON of a model file that is whole."""
     if len(data) < HEADER_LENGTH + 4 or bytes(data[:4]) != MAGIC:
-        raise ModelError("no model file")
-    _, version, header_length, _, length, json_length, _ = struct.unpack_from(HEADER, data)
+        raise ModelError("it is no model file")
+    _, version, _, _, length, json_length = struct.unpack_from(HEADER, data)
     if version != VERSION:
-        raise ModelError("a model file of version %d; this firmware reads version %d" % (version, VERSION))
+        raise ModelError("it is of version %d; this firmware reads version %d" % (version, VERSION))
     if length != len(data):
-        raise ModelError("a model file of %d bytes, of which %d are there" % (length, len(data)))
+        raise ModelError("%d of its %d bytes are there" % (len(data), length))
     if crc32(memoryview(data)[: length - 4]) & 0xFFFFFFFF != struct.unpack_from("<I", data, length - 4)[0]:
-        raise ModelError("a damaged model file: its checksum is wrong")
+        raise ModelError("it is damaged: its checksum is wrong")
     try:
-        return json.loads(bytes(data[header_length : header_length + json_length]).decode())
-    except (ValueError, UnicodeError):
-        raise ModelError("a damaged model file: its content is no JSON")
+        return json.loads(bytes(data[HEADER_LENGTH : HEADER_LENGTH + json_length]).decode())
+    except ValueError:  # not UTF-8 either
+        raise ModelError("it is damaged: its content is no JSON")
