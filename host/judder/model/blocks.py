@@ -116,6 +116,8 @@ def highest_powers(values: Vector, points: int, *, overlap: bool) -> Vector:
 
 def _decimated(values: Vector, ratio: int) -> Vector:
     """By 3 and by 10, each step behind a Chebyshev filter that starts in its steady state of the first value."""
+    if ratio == 1:
+        return values
     from scipy import signal  # noqa: PLC0415  # large, and only for those who need it
 
     while ratio > 1:
