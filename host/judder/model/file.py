@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from judder.model import blocks as features_of
 from judder.model.blocks import BlockError
+from judder.window import STANDARD_GRAVITY
 
 MAGIC = b"VM\xc1\x7f"
 VERSION = 1
@@ -25,6 +26,8 @@ TOLERANCE = 1e-3
 """Of features and scores, relative to those above 1."""
 MOST_BYTES = 65536
 GOLDEN_SAMPLES = 256
+GOLDEN_SCALE = 0.004 * STANDARD_GRAVITY
+"""m/s2 per count of the LIS3DH at +-2 g in normal mode."""
 _FAR = 1000.0
 _TRAILER = 32 + 4
 
@@ -128,12 +131,16 @@ class Model:
         chosen = (values[list(of.features)] - of.mean) / of.scale
         return float(min(_FAR, np.min(np.linalg.norm(of.centers - chosen, axis=1) - of.reach)))
 
-    def to_bytes(self, golden: npt.NDArray[np.int16], scale: float) -> bytes:
-        """The file. `golden`: counts (n, 3) of a window, `scale` in m/s2 per count; the first 256 samples are kept."""
-        golden = np.ascontiguousarray(golden[:GOLDEN_SAMPLES], "<i2")
-        scores = self.score(golden * scale)
-        expected = [*scores.features, *scores.probabilities, *([] if scores.anomaly is None else [scores.anomaly])]
-        tensors = {"golden": np.array(expected, np.float32), "mean_of_training": self.mean}
+    def to_bytes(self, golden: npt.NDArray[np.int16] | None = None, scale: float = GOLDEN_SCALE) -> bytes:
+        """The file. `golden`: counts (n, 3) of a window, `scale` in m/s2 per count; without one, noise proves it.
+
+        Of a window that is longer than 256 samples the first of them are kept, unless samples themselves are features.
+        Raises ModelError when it is too large, BlockError.
+        """
+        kept = self.samples if any(block["type"] == "raw" for block in self.blocks) else GOLDEN_SAMPLES
+        golden = np.ascontiguousarray((_noise(self.samples) if golden is None else golden)[:kept], "<i2")
+        expected = _numbers(self.score(golden * scale))
+        tensors = {"golden": expected.astype(np.float32), "mean_of_training": self.mean}
         tensors["variance_of_training"] = self.variance
         for number, (weights, bias, _) in enumerate(self.layers):
             tensors |= {f"weights{number}": weights, f"bias{number}": bias}
@@ -181,3 +188,95 @@ class Model:
         }
         text = json.dumps(members, separators=(",", ":")).encode()
         return text + b" " * (-len(text) % 64)  # so that other offsets seldom change its length
+
+
+def from_bytes(data: bytes) -> tuple[Model, str]:
+    """The model of a file, and its id. It has been held to its golden window. Raises ModelError."""
+    content = _checked(data)
+    try:
+        model = _model(data, content)
+        golden, tensors = content["golden"], content["tensors"]
+        counts = np.frombuffer(data, "<i2", 3 * golden["samples"], golden["offset"]).reshape(-1, 3)
+        expected = np.frombuffer(data, "<f4", tensors["golden"][1], tensors["golden"][0])
+        scores = model.score(counts * golden["scale"])
+    except ModelError:
+        raise
+    except (BlockError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(f"its content is not that of a model: {error!r}") from None
+    found = _numbers(scores)
+    if len(found) != len(expected):
+        raise ModelError(f"it gives {len(found)} numbers and should give {len(expected)}")
+    wrong = np.flatnonzero(~(np.abs(found - expected) <= TOLERANCE * np.maximum(1, np.abs(expected))))
+    if wrong.size:
+        at = wrong[0]
+        raise ModelError(f"number {at} of its golden window is {found[at]:g}, should be {expected[at]:g}")
+    return model, model_id(data)
+
+
+def model_id(data: bytes) -> str:
+    """What frames name the model by: the CRC-32 that ends its file, in hex."""
+    return f"{struct.unpack_from('<I', data, len(data) - 4)[0]:08x}"
+
+
+def _checked(data: bytes) -> dict[str, Any]:
+    """The JSON of a file that is whole. Raises ModelError."""
+    if len(data) < HEADER.size + _TRAILER or data[:4] != MAGIC:
+        raise ModelError("it is no model file")
+    _, version, header_length, _, length, json_length = HEADER.unpack_from(data)
+    if version != VERSION:
+        raise ModelError(f"it is of version {version}; this judder reads version {VERSION}: update judder")
+    if length != len(data):
+        raise ModelError(f"{len(data)} of its {length} bytes are there")
+    whole = crc32(data[:-4]) == struct.unpack_from("<I", data, length - 4)[0]
+    if not whole or hashlib.sha256(data[:-_TRAILER]).digest() != data[-_TRAILER:-4]:
+        raise ModelError("it is damaged: its checksum is wrong")
+    try:
+        content = json.loads(data[header_length : header_length + json_length])
+    except (ValueError, RecursionError):
+        raise ModelError("it is damaged: its content is no JSON") from None
+    if not isinstance(content, dict):
+        raise ModelError("its content is not that of a model: no JSON object")
+    return content
+
+
+def _model(data: bytes, content: Mapping[str, Any]) -> Model:
+    def read(name: str, width: int = 0) -> Floats:
+        offset, count = content["tensors"][name]
+        found = np.frombuffer(data, "<f4", count, offset)
+        return found.reshape(-1, width) if width else found
+
+    layers = []
+    for number, activation in enumerate(content["layers"]):
+        bias = read(f"bias{number}")
+        layers.append(Layer(read(f"weights{number}").reshape(len(bias), -1), bias, activation))
+    clusters = None
+    if chosen := content["clustered"]:
+        of = (read("mean"), read("scale"), read("centers", len(chosen)), read("reach"))
+        clusters = Clusters(tuple(chosen), *of, content["anomaly_threshold"])
+    return Model(
+        name=content["name"],
+        source=content["source"],
+        samples=content["samples"],
+        interval_s=content["interval_s"],
+        full_scale_g=content["full_scale_g"],
+        blocks=tuple(content["blocks"]),
+        classes=tuple(content["classes"]),
+        layers=tuple(layers),
+        clusters=clusters,
+        normal=tuple(content["normal"]),
+        threshold=content["threshold"],
+        mean=read("mean_of_training"),
+        variance=read("variance_of_training"),
+    )
+
+
+def _numbers(scores: Scores) -> npt.NDArray[np.float64]:
+    """All of them in a row, as in the file."""
+    anomaly = [] if scores.anomaly is None else [scores.anomaly]
+    return np.concatenate((scores.features, scores.probabilities, anomaly))
+
+
+def _noise(samples: int) -> npt.NDArray[np.int16]:
+    """Always the same, in all bins alike: no feature is too small to tell."""
+    drawn = np.random.default_rng(1).normal(0, 100, (samples, 3))
+    return np.asarray(np.clip(drawn + (0, 0, 250), -511, 511), np.int16)
