@@ -19,7 +19,7 @@ setup: .venv/.ready ## make .venv with judder, its tools and the device librarie
 	@$(PYTHON) -m venv .venv || { echo "this Python cannot make virtual environments. On Debian: apt install python3-venv"; rm -rf .venv; exit 1; }
 	@echo "setting up .venv (a minute or two, once)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[app]' --group dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[model]' --group dev
 	@rm -rf device/lib
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile --target device/lib --requirement device/requirements.txt
 	@for version in $(OLDER_NOTE_PYTHON); do $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile \

@@ -47,7 +47,7 @@ def extremes(values):
 
 
 def highest_powers(values, points, hop):
-    """The highest power of each bin 0 to points/2, of frames of `points` values, `hop` apart, the last filled up with 0.
+    """The highest power of each bin 0 to points/2, of frames of `points` values; the last is filled up with 0.
 
     (edgeimpulse/processing-blocks:spectral_analysis, "Welch max hold")
     """

@@ -5,13 +5,14 @@ edgeimpulse/processing-blocks, spectral_analysis versions 2 to 4 (FFT), flatten,
 and run here only.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
+_T = TypeVar("_T")
 
 FLATTENED = ("average", "minimum", "maximum", "rms", "stdev", "skewness", "kurtosis")
 LEAST_POWER = 1e-10
@@ -26,21 +27,27 @@ class BlockError(ValueError):
 
 def compute(blocks: Sequence[Mapping[str, Any]], acceleration: npt.NDArray[Any], rate_hz: float) -> Vector:
     """All features of a window, (n, 3) in m/s2 at `rate_hz` samples per second. Raises BlockError."""
-    parts = []
+    parts: list[Vector] = []
     for block in blocks:
-        for axis in block["axes"]:
-            values = acceleration[:, axis].astype(np.float64) * block.get("scale", 1)
-            parts += _KINDS[_kind(block)](block, values, rate_hz)
+        compute_axis = _KINDS[_kind(block)]
+        axes = [acceleration[:, axis].astype(np.float64) * block.get("scale", 1) for axis in block["axes"]]
+        parts += _in_order([compute_axis(block, values, rate_hz) for values in axes])
     return np.concatenate(parts)
 
 
-def names(blocks: Sequence[Mapping[str, Any]], samples: int, axes: str = "xyz") -> list[str]:
+def names(blocks: Sequence[Mapping[str, Any]], samples: int, rate_hz: float) -> list[str]:
     """Of each feature, such as `x rms` or `z bin 12`."""
-    found = []
+    found: list[str] = []
     for block in blocks:
-        for axis in block["axes"]:
-            found += [f"{axes[axis]} {name}" for name in _NAMES[_kind(block)](block, samples)]
+        of_axis = _NAMES[_kind(block)](block, samples, rate_hz)
+        axes = [[[f"{'xyz'[axis]} {name}" for name in part] for part in of_axis] for axis in block["axes"]]
+        found += [name for part in _in_order(axes) for name in part]
     return found
+
+
+def _in_order(axes: Sequence[Sequence[_T]]) -> list[_T]:
+    """The first part of each axis, then the second of each, if there is one."""
+    return [part for parts in zip(*axes, strict=True) for part in parts]
 
 
 def check(block: Mapping[str, Any]) -> None:
@@ -71,8 +78,13 @@ def _kind(block: Mapping[str, Any]) -> str:
 
 
 def bins(block: Mapping[str, Any], rate_hz: float) -> tuple[int, int]:
-    """First and behind the last bin that become features; those that a filter takes away do not."""
+    """First and behind the last bin that become features; those that a filter takes away do not.
+
+    `bins` of the block says the same for a filter that only leaves bins out: so a device can run it.
+    """
     points = block["fft"]
+    if "bins" in block:
+        return block["bins"][0], block["bins"][1]
     at = min(block.get("cutoff_hz", 0), rate_hz / 2) * points / rate_hz
     if block.get("filter", "none") == "low":
         return 1, int(at + 0.5) + 1
@@ -118,7 +130,7 @@ def _decimated(values: Vector, ratio: int) -> Vector:
     """By 3 and by 10, each step behind a Chebyshev filter that starts in its steady state of the first value."""
     if ratio == 1:
         return values
-    from scipy import signal  # noqa: PLC0415  # large, and only for those who need it
+    from scipy import signal  # large, and only for those who need it
 
     while ratio > 1:
         step = 3 if ratio % 10 else 10
@@ -133,7 +145,7 @@ def _filtered(block: Mapping[str, Any], values: Vector, rate_hz: float) -> Vecto
     """Butterworth, from a state of zero. Order 0 only leaves bins out."""
     if block.get("filter", "none") == "none" or not block.get("order", 0):
         return values
-    from scipy import signal  # noqa: PLC0415
+    from scipy import signal
 
     if block["cutoff_hz"] >= rate_hz / 2:
         raise BlockError(f"cut-off at {block['cutoff_hz']} Hz, and the rate is {rate_hz:g} Hz")
@@ -142,11 +154,15 @@ def _filtered(block: Mapping[str, Any], values: Vector, rate_hz: float) -> Vecto
     return filtered
 
 
-def _names_of_spectrum(block: Mapping[str, Any], samples: int) -> list[str]:
+def _names_of_spectrum(block: Mapping[str, Any], samples: int, rate_hz: float) -> list[list[str]]:
     first = ["rms", "skewness", "kurtosis"]
     if block["version"] == 4:
         first += ["spectral skewness", "spectral kurtosis"]
-    return first + [f"bin {number}" for number in range(1, block["fft"] // 2 + 1)]
+    rate_hz /= block.get("decimation", 1)
+    found = [first + [f"bin {number}" for number in range(*bins(block, rate_hz))]]
+    if block.get("extra_low_freq"):
+        found.append([f"low {name}" for name in (*first, *(f"bin {n}" for n in range(1, block["fft"] // 2 + 1)))])
+    return found
 
 
 # --- flatten, raw -----------------------------------------------------------------------------------------------------
@@ -164,7 +180,7 @@ def _raw(block: Mapping[str, Any], values: Vector, rate_hz: float) -> list[Vecto
 
 def _centred(values: Vector) -> Vector:
     """Less their mean; exactly 0 for a constant, whatever its mean is rounded to."""
-    return values - (values[0] if np.ptp(values) == 0 else values.mean())
+    return np.asarray(values - (values[0] if np.ptp(values) == 0 else values.mean()))
 
 
 def _shape(centred: Vector) -> list[float]:
@@ -175,9 +191,13 @@ def _shape(centred: Vector) -> list[float]:
     return [float(np.mean(centred**3) / second**1.5), float(np.mean(centred**4) / second**2 - 3)]
 
 
-_KINDS = {"spectral": _spectral, "flatten": _flatten, "raw": _raw}
-_NAMES = {
+_KINDS: dict[str, Callable[[Mapping[str, Any], Vector, float], list[Vector]]] = {
+    "spectral": _spectral,
+    "flatten": _flatten,
+    "raw": _raw,
+}
+_NAMES: dict[str, Callable[[Mapping[str, Any], int, float], list[list[str]]]] = {
     "spectral": _names_of_spectrum,
-    "flatten": lambda block, samples: [name for name in FLATTENED if name in block["of"]],
-    "raw": lambda block, samples: [str(number) for number in range(samples)],
+    "flatten": lambda block, samples, rate_hz: [[name for name in FLATTENED if name in block["of"]]],
+    "raw": lambda block, samples, rate_hz: [[str(number) for number in range(samples)]],
 }

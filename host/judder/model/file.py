@@ -93,7 +93,7 @@ class Model:
         try:
             for block in self.blocks:
                 features_of.check(block)
-            inputs = len(features_of.names(self.blocks, self.samples))
+            inputs = len(features_of.names(self.blocks, self.samples, 1 / self.interval_s))
         except (BlockError, KeyError, TypeError) as error:
             raise ModelError(f"model {self.name}: {error}") from None
         width = inputs
@@ -279,4 +279,4 @@ def _numbers(scores: Scores) -> npt.NDArray[np.float64]:
 def _noise(samples: int) -> npt.NDArray[np.int16]:
     """Always the same, in all bins alike: no feature is too small to tell."""
     drawn = np.random.default_rng(1).normal(0, 100, (samples, 3))
-    return np.asarray(np.clip(drawn + (0, 0, 250), -511, 511), np.int16)
+    return np.asarray(np.clip(drawn + np.array([0, 0, 250]), -511, 511), np.int16)
