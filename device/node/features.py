@@ -2,12 +2,12 @@
 
 Each block is the JSON object of a model file (docs/model-format.md). The formulas are those of
 edgeimpulse/processing-blocks (spectral_analysis versions 2 to 4 with FFT, flatten, raw). What this cannot run, as
-filters and decimation, is refused when the model is loaded.
+decimation, is refused when the model is loaded.
 """
 
 import math
 
-from node.vectors import axis, extremes, highest_powers, joined, less, log10, mean, moments, vector
+from node.vectors import axis, extremes, filtered, highest_powers, joined, less, log10, mean, moments, vector
 
 SPECTRAL_VERSIONS = (2, 3, 4)
 FFT_POINTS = (16, 1024)
@@ -29,9 +29,11 @@ def check(block):
             raise BlockError("spectral block version %d is not implemented" % block["version"])
         if not FFT_POINTS[0] <= points <= FFT_POINTS[1] or points & (points - 1):
             raise BlockError("FFT of %d points: a power of two from %d to %d" % (points, FFT_POINTS[0], FFT_POINTS[1]))
-        for name, plain in (("filter", "none"), ("decimation", 1), ("extra_low_freq", False)):
+        for name, plain in (("decimation", 1), ("extra_low_freq", False)):
             if block.get(name, plain) != plain:
                 raise BlockError("%s %s runs on the host only" % (name, block[name]))
+        if block.get("filter", "none") != "none" and not ("sections" in block and "bins" in block):
+            raise BlockError("filter %s without its sections and bins" % block["filter"])
 
 
 def compute(blocks, counts, scale):
@@ -45,6 +47,8 @@ def compute(blocks, counts, scale):
 
 
 def _spectral(block, values):
+    if "sections" in block:
+        values = filtered(_centred(values) if block.get("centred") else values, block["sections"])
     values = _centred(values)
     second, third, fourth = moments(values)
     found = [math.sqrt(second), *_shape(second, third, fourth)]

@@ -11,7 +11,7 @@ from array import array
 from binascii import crc32
 
 from node import features
-from node.vectors import dense, exp, extremes, less, part, relu, squared_distances, tensor
+from node.vectors import dense, exp, extremes, less, part, relu, squared_distances, tensor, vector
 
 MAGIC = b"VM\xc1\x7f"
 VERSION = 1
@@ -68,6 +68,7 @@ class Model:
         self._clustered = content["clustered"]  # indices of features
         if self._clustered:
             self._clusters = [read(name) for name in ("mean", "scale", "centers", "reach")]
+            self._projection = read("projection") if "projection" in content["tensors"] else None
         self._expected = read("golden")
         start = self._golden["offset"]
         self._golden_counts = array("h", bytes(data[start : start + 6 * self._golden["samples"]]))
@@ -123,6 +124,8 @@ class Model:
         chosen = part(values, self._clustered)
         for i in range(len(chosen)):
             chosen[i] = (chosen[i] - mean[i]) / scale[i]
+        if self._projection is not None:
+            chosen = dense(chosen, self._projection, vector([0] * (len(self._projection) // len(chosen))))
         nearest = FAR
         for i, squared in enumerate(squared_distances(chosen, centers)):
             nearest = min(nearest, squared**0.5 - float(reach[i]))

@@ -5,11 +5,13 @@ ulab's `fft` gives (re, im) where the runtime has no complex numbers, as on the 
 
 try:
     from ulab import numpy as np  # pyright: ignore[reportMissingImports]
+    from ulab import scipy  # pyright: ignore[reportMissingImports]
 
     _FLOAT = np.float
 except ImportError:
     import numpy as np
 
+    scipy = None  # a PC's may not be there, and it has time for a loop
     _FLOAT = np.float32
 
 
@@ -33,6 +35,14 @@ def mean(values):
 
 def less(values, mean_value):
     return values - mean_value
+
+
+def filtered(values, sections):
+    if scipy is None:
+        from node import vectors_plain
+
+        return vector(vectors_plain.filtered(values, sections))
+    return scipy.signal.sosfilt(np.array(sections, dtype=_FLOAT), values)
 
 
 def moments(values):

@@ -1,7 +1,6 @@
 """What a model computes on where there is no ulab: arrays of float32, plain loops (see node/vectors_numpy.py)."""
 
 import math
-import struct
 from array import array
 
 _transforms = {}  # by number of points
@@ -12,10 +11,7 @@ def vector(values):
 
 
 def tensor(data, offset, count):
-    out = array("f", bytes(4 * count))
-    for i in range(count):
-        out[i] = struct.unpack_from("<f", data, offset + 4 * i)[0]
-    return out
+    return array("f", bytes(data[offset : offset + 4 * count]))  # every port is little-endian, too
 
 
 def axis(counts, number, scale):
@@ -33,6 +29,19 @@ def mean(values):
 def less(values, mean_value):
     for i in range(len(values)):
         values[i] -= mean_value
+    return values
+
+
+def filtered(values, sections):
+    """By second-order sections (b0, b1, b2, 1, a1, a2), one after the other, from a state of zero."""
+    for b0, b1, b2, _, a1, a2 in sections:
+        first = second = 0.0
+        for i in range(len(values)):
+            x = values[i]
+            y = b0 * x + first
+            first = b1 * x - a1 * y + second
+            second = b2 * x - a2 * y
+            values[i] = y
     return values
 
 

@@ -141,16 +141,25 @@ def _decimated(values: Vector, ratio: int) -> Vector:
     return values
 
 
-def _filtered(block: Mapping[str, Any], values: Vector, rate_hz: float) -> Vector:
-    """Butterworth, from a state of zero. Order 0 only leaves bins out."""
+def sections(block: Mapping[str, Any], rate_hz: float) -> Vector | None:
+    """Second-order sections (n, 6) of its Butterworth filter; None without one. Order 0 only leaves bins out."""
     if block.get("filter", "none") == "none" or not block.get("order", 0):
-        return values
+        return None
     from scipy import signal
 
     if block["cutoff_hz"] >= rate_hz / 2:
-        raise BlockError(f"cut-off at {block['cutoff_hz']} Hz, and the rate is {rate_hz:g} Hz")
-    sections = signal.butter(block["order"], block["cutoff_hz"], block["filter"], fs=rate_hz, output="sos")
-    filtered: Vector = signal.sosfilt(sections, values)
+        raise BlockError(f"cut-off at {block['cutoff_hz']:g} Hz, and the rate is {rate_hz:g} Hz")
+    found: Vector = signal.butter(block["order"], block["cutoff_hz"], block["filter"], fs=rate_hz, output="sos")
+    return found
+
+
+def _filtered(block: Mapping[str, Any], values: Vector, rate_hz: float) -> Vector:
+    """From a state of zero: gravity is a step for it, unless the block is `centred`, as Edge Impulse's never is."""
+    if (of_filter := sections(block, rate_hz)) is None:
+        return values
+    from scipy import signal
+
+    filtered: Vector = signal.sosfilt(of_filter, _centred(values) if block.get("centred") else values)
     return filtered
 
 

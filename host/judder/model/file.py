@@ -48,7 +48,10 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Clusters:
-    """Of k-means: `features` by index, standardised with `mean` and `scale`; `centers` (k, n), each with its reach."""
+    """Of k-means: `features` by index, standardised with `mean` and `scale`; `centers` (k, n), each with its reach.
+
+    With a `projection` (r, n) what is standardised is multiplied by it first, and centers are (k, r).
+    """
 
     features: tuple[int, ...]
     mean: Floats
@@ -56,6 +59,7 @@ class Clusters:
     centers: Floats
     reach: Floats
     threshold: float
+    projection: Floats | None = None
 
 
 class Scores(NamedTuple):
@@ -105,8 +109,22 @@ class Model:
             width = len(layer.bias)
         if self.layers and width != len(self.classes):
             raise ModelError(f"model {self.name}: {width} outputs for {len(self.classes)} classes")
-        if self.clusters and not all(0 <= index < inputs for index in self.clusters.features):
+        if self.clusters:
+            self._check_clusters(self.clusters, inputs)
+
+    def _check_clusters(self, of: Clusters, inputs: int) -> None:
+        if not all(0 <= index < inputs for index in of.features):
             raise ModelError(f"model {self.name}: clusters of features that it does not have ({inputs} it has)")
+        n, k = len(of.features), len(of.reach)
+        width = n if of.projection is None else len(of.projection)
+        shapes = (
+            of.mean.shape,
+            of.scale.shape,
+            of.centers.shape,
+            width if of.projection is None else of.projection.shape,
+        )
+        if not k or shapes != ((n,), (n,), (k, width), width if of.projection is None else (width, n)):
+            raise ModelError(f"model {self.name}: tensors of its clusters do not fit each other")
 
     def score(self, acceleration: npt.NDArray[Any]) -> Scores:
         """Of a window, (n, 3) in m/s2. Raises BlockError."""
@@ -129,6 +147,8 @@ class Model:
             return None
         of = self.clusters
         chosen = (values[list(of.features)] - of.mean) / of.scale
+        if of.projection is not None:
+            chosen = of.projection.astype(np.float64) @ chosen
         return float(min(_FAR, np.min(np.linalg.norm(of.centers - chosen, axis=1) - of.reach)))
 
     def to_bytes(self, golden: npt.NDArray[np.int16] | None = None, scale: float = GOLDEN_SCALE) -> bytes:
@@ -145,7 +165,9 @@ class Model:
         for number, (weights, bias, _) in enumerate(self.layers):
             tensors |= {f"weights{number}": weights, f"bias{number}": bias}
         if self.clusters:
-            tensors |= {name: getattr(self.clusters, name) for name in ("mean", "scale", "centers", "reach")}
+            names = ("mean", "scale", "centers", "reach", "projection")
+            found = {name: getattr(self.clusters, name) for name in names}
+            tensors |= {name: tensor for name, tensor in found.items() if tensor is not None}
         sizes = {name: tensor.size for name, tensor in tensors.items()}
         content, start = self._content(sizes, len(golden), scale)
         body = b"".join(np.ascontiguousarray(tensor, "<f4").tobytes() for tensor in tensors.values())
@@ -169,6 +191,14 @@ class Model:
                 return content, start
             start = HEADER.size + len(content)
 
+    def _for_board(self, block: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A board cannot design filters: here is what it needs of this one."""
+        rate_hz = 1 / self.interval_s / block.get("decimation", 1)
+        of_filter = features_of.sections(block, rate_hz) if block["type"] == "spectral" else None
+        if of_filter is None:
+            return block
+        return {**block, "sections": of_filter.tolist(), "bins": features_of.bins(block, rate_hz)}
+
     def _json(self, tensors: Mapping[str, Sequence[int]], golden: Mapping[str, Any]) -> bytes:
         members = {
             "name": self.name,
@@ -176,7 +206,7 @@ class Model:
             "samples": self.samples,
             "interval_s": self.interval_s,
             "full_scale_g": self.full_scale_g,
-            "blocks": list(self.blocks),
+            "blocks": [self._for_board(block) for block in self.blocks],
             "classes": list(self.classes),
             "normal": list(self.normal),
             "threshold": self.threshold,
@@ -251,8 +281,10 @@ def _model(data: bytes, content: Mapping[str, Any]) -> Model:
         layers.append(Layer(read(f"weights{number}").reshape(len(bias), -1), bias, activation))
     clusters = None
     if chosen := content["clustered"]:
-        of = (read("mean"), read("scale"), read("centers", len(chosen)), read("reach"))
-        clusters = Clusters(tuple(chosen), *of, content["anomaly_threshold"])
+        projection = read("projection", len(chosen)) if "projection" in content["tensors"] else None
+        width = len(chosen) if projection is None else len(projection)
+        of = (read("mean"), read("scale"), read("centers", width), read("reach"))
+        clusters = Clusters(tuple(chosen), *of, content["anomaly_threshold"], projection)
     return Model(
         name=content["name"],
         source=content["source"],
