@@ -19,6 +19,7 @@ from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
 from node.pacing import PAUSE_S, Budget, Pause
+from node.policy import BEFORE_EVENT, SCHEDULE, choose
 from node.report import FIRST_REPORT, Reports
 from node.ring import Ring
 from node.window import OVERRUN, SLOW_BUS, UNKNOWN_LOSS, Window
@@ -36,6 +37,7 @@ BOOT_NOTE = "boot"  # on the Notecard: which boot this is, which before it no re
 # how many windows it had captured when it was stopped
 TEXT_BYTES = 128  # of a frame's text block, besides label and session
 HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free; a 64-bit MicroPython needs twice as much
+HEAP_TO_SCORE = 16384  # as many more with a model
 RESENT_AT_ONCE = 64  # windows
 RESEND_EVERY_S = 300  # a server that asks in each answer gets no more than that
 UNTOLD = 16  # boots that the note lists; of more it has the number
@@ -104,6 +106,7 @@ class Node:
         self.reports = Reports(self.window.boot, values.report_every_s)
         self.ring = open_ring(values, self.reports.lose, self.frame)
         self.budget = Budget(values.daily_kb * 1000)
+        self.policy = choose(values, self._may_send)
         self.post_bytes = values.post_bytes  # at most; less while posts fail
         self.accelerometer = None
         self.identity = None
@@ -240,16 +243,22 @@ class Node:
             self.uplink.sign_with(signature.find_signer(self.uplink, self.settings.frame_key))
         self._watch()
         self._learn_time()
+        model = self.policy.model
         identity = frame.text_block(
-            self.uplink.device, FIRMWARE, "", self.settings.hash, self.settings.label, self.settings.session
+            self.uplink.device,
+            FIRMWARE,
+            model.id if model is not None else "",
+            self.settings.hash,
+            self.settings.label,
+            self.settings.session,
         )
-        length = frame.max_length(self.settings.samples, len(identity))
+        length = frame.max_length(self.settings.samples, len(identity) + frame.CLASS_BYTES)
         if length > len(self.frame):
             self.frame = bytearray(length)
         self._fit_ring()
         self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (FIRMWARE, self.uplink.device, self.uplink.card_version))
-        for complaint in self.uplink.complaints:
+        for complaint in self.uplink.complaints + self.policy.complaints():
             print(complaint)
 
     def _fit_ring(self):
@@ -257,7 +266,8 @@ class Node:
         gc.collect()
         if not hasattr(gc, "mem_free"):  # a PC
             return
-        free = gc.mem_free() - (HEAP_FOR_THE_REST << (sys.maxsize > 0x7FFFFFFF))  # pyright: ignore
+        rest = HEAP_FOR_THE_REST + (HEAP_TO_SCORE if self.policy.model is not None else 0)
+        free = gc.mem_free() - (rest << (sys.maxsize > 0x7FFFFFFF))  # pyright: ignore
         fits = max(self.settings.least_ring_bytes, min(free + self.ring.used_bytes, self.settings.ring_bytes))
         if fits < self.settings.ring_bytes and self.identity is None:
             print("memory has no room for RING_BYTES = %d; using %d" % (self.settings.ring_bytes, fits))
@@ -348,23 +358,46 @@ class Node:
         if self.bus.sensor_hz == NOTECARD_HZ:
             filled.flags |= SLOW_BUS
         filled.started_at_us, filled.started_at_uncertainty_ms = self.calendar.utc_us(filled.first_sample_us)
+        trigger = self.policy.judge(filled)
+        filled.trigger = BEFORE_EVENT if trigger is None else trigger
         length = frame.encode(filled, self.identity, self.frame)
-        data = self._copied(length)
-        key = (filled.boot, filled.sequence)
-        filled.sequence += 1  # first: whatever fails from here on, no other window gets this key
-        self.ring.put(key, data)
+        what = "window kept back"
+        if trigger is None:
+            self.policy.hold(memoryview(self.frame)[:length])
+        else:
+            data = self._copied(length)
+            if trigger != SCHEDULE:
+                self._keep_held(length)
+                frame.number(data, filled.sequence)
+            what = "%s captured" % named(self._keep(data))
+            self.policy.sent(trigger)
         self._schedule()
-        self.spill_due = self.spill_due or self._may_send() <= 0
         self._count(filled, tries)
-        say_captured(key, filled, tries, length)
+        say_captured(what, filled, tries, length)
+
+    def _keep(self, data):
+        key = (self.window.boot, self.window.sequence)
+        self.window.sequence += 1  # first: whatever fails from here on, no other window gets this key
+        self.ring.put(key, data)
+        self.spill_due = self.spill_due or self._may_send() <= 0
+        return key
+
+    def _keep_held(self, length):
+        """What came right before the event goes before it, if the ring has room for all of them."""
+        held = self.policy.take_held()
+        for i, data in enumerate(held):
+            if self.ring.has_room(len(data) + length):
+                frame.number(data, self.window.sequence)
+                print("%s captured %d before: %d bytes" % (named(self._keep(data)), len(held) - i, len(data)))
+                self.policy.followed()
 
     def _copied(self, length):
         """The frame for the ring. When the heap has no piece for it, the ring has to do with less from now on."""
         while True:
             try:
-                return bytes(memoryview(self.frame)[:length])
+                return bytearray(memoryview(self.frame)[:length])
             except MemoryError:
-                if self.ring.make_do():
+                if self.policy.take_held() or self.ring.make_do():
                     continue
                 if not self.ring.in_ram():
                     raise
@@ -417,10 +450,12 @@ class Node:
         members["transactions"] = self.uplink.transactions
         members["posted_bytes"] = self.uplink.posted_bytes
         members["heap_free"] = gc.mem_free() if hasattr(gc, "mem_free") else None  # pyright: ignore
+        members.update(self.policy.members())
         now_us, _ = self.calendar.utc_us(clock.now_us())
         key, data = self.reports.write(self.identity, now_us, members)
         if self.ring.has_room(len(data)):
             self.reports.written()  # first: what `put` drops is for the next one to tell
+            self.policy.reported()
             try:
                 self.ring.put(key, data)
             except MemoryError:
@@ -528,15 +563,25 @@ def named(key):
     return "window %08x:%d" % key
 
 
-def say_captured(key, filled, tries, length):
+def say_captured(what, filled, tries, length):
     rate = "unknown rate"
     if filled.interval_ns:
         centihertz = 100000000000 // filled.interval_ns
         rate = "%d.%02d Hz" % (centihertz // 100, centihertz % 100)
     print(
-        "%s captured: %d samples at %s, %d lost, %d tries, %d bytes"
-        % (named(key), filled.samples, rate, filled.samples_lost, tries, length)
+        "%s: %d samples at %s, %d lost, %d tries, %d bytes%s"
+        % (what, filled.samples, rate, filled.samples_lost, tries, length, said_scores(filled))
     )
+
+
+def said_scores(filled):
+    said = ""
+    if filled.scores is not None:
+        if filled.scores.anomaly is not None:
+            said += ", anomaly %.2f" % filled.scores.anomaly
+        if filled.scores.probability is not None:
+            said += ", %s %d %%" % (filled.scores.class_name, filled.scores.probability * 100 + 0.5)
+    return said + (", an event" if filled.trigger not in (SCHEDULE, BEFORE_EVENT) else "")
 
 
 def describe(error):

@@ -466,9 +466,9 @@ def test_whatever_goes_wrong_at_any_moment_no_key_is_used_twice_and_the_loop_goe
     text = main.read_text()
     assert "def describe(error):\n" in text
     text = text.replace("def describe(error):\n", "def describe(error):\n    raise MemoryError\n", 1)
-    text = text.replace(
-        '    rate = "unknown rate"\n', '    if key[1] % 3 == 1:\n        raise MemoryError\n    rate = ""\n', 1
-    )
+    rate = '    rate = "unknown rate"\n'
+    assert rate in text
+    text = text.replace(rate, "    if filled.sequence % 3 == 2:\n        raise MemoryError\n" + rate, 1)
     main.write_text(text)
     running = loop(firmware=Tree(tmp_path / "device", tree().boot))
     with running.bench as bench:
@@ -699,7 +699,7 @@ def test_the_watchdog_waits_for_no_more_than_one_window(loop, tmp_path):
     """The console is so slow that the next window is due as soon as one is reported."""
     shutil.copytree(tree().device, tmp_path / "device")
     main = tmp_path / "device" / "main.py"
-    head = "def say_captured(key, filled, tries, length):\n"
+    head = "def say_captured(what, filled, tries, length):\n"
     assert head in main.read_text()
     main.write_text(main.read_text().replace(head, head + "    clock.sleep_ms(1100)\n"))
     running = loop(

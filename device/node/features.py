@@ -51,7 +51,7 @@ def _spectral(block, values):
         values = filtered(_centred(values) if block.get("centred") else values, block["sections"])
     values = _centred(values)
     second, third, fourth = moments(values)
-    found = [math.sqrt(second), *_shape(second, third, fourth)]
+    found = [math.sqrt(second)] + _shape(second, third, fourth)
     points = block["fft"]
     powers = highest_powers(values, points, points // 2 if block["overlap"] else points)
     first, end = block.get("bins", (1, points // 2 + 1))

@@ -9,6 +9,10 @@ MAGIC = b"VW\xc1\x7f"
 VERSION = 1
 HEADER = "<4sBBHIIIHHIIHQHhIBBBBBBH"
 HEADER_LENGTH = 58
+SCORES = "<ff"  # behind the header of a window that a model has scored
+SCORES_LENGTH = 8
+CLASS_BYTES = 33  # of the text block, at most: a length and the name
+NUMBERED_AT = 16  # where the sequence stands
 CODEC_INT16 = 0
 CODEC_RICE = 1
 _FEW = 4
@@ -17,22 +21,34 @@ _FEW = 4
 def text_block(device, firmware, model, settings, label, session):
     block = b""
     for text in (device, firmware, model, settings, label, session):
-        data = text.encode()
-        if len(data) > 255:
-            raise ValueError("text of %d bytes; at most 255" % len(data))
-        block += bytes((len(data),)) + data
+        block += _text(text)
     return block
 
 
+def _text(text):
+    data = text.encode()
+    if len(data) > 255:
+        raise ValueError("text of %d bytes; at most 255" % len(data))
+    return bytes((len(data),)) + data
+
+
 def max_length(samples, text_length):
-    return HEADER_LENGTH + text_length + 4 * 255 + 6 * samples + 4
+    return HEADER_LENGTH + SCORES_LENGTH + text_length + 4 * 255 + 6 * samples + 4
 
 
 def encode(window, identity, out):
+    """Write the frame into `out`; returns its length. `identity` is a text_block."""
     samples = window.samples
-    at = HEADER_LENGTH
-    out[at : at + len(identity)] = identity
-    at += len(identity)
+    scores = window.scores
+    header_length = HEADER_LENGTH
+    if scores is not None:
+        struct.pack_into(SCORES, out, header_length, _known(scores.anomaly), _known(scores.probability))
+        header_length += SCORES_LENGTH
+    at = header_length
+    for text in (identity, b"" if scores is None else _text(scores.class_name)):
+        out[at : at + len(text)] = text
+        at += len(text)
+    text_length = at - header_length
     for index, lost in window.gaps:
         struct.pack_into("<HH", out, at, index, lost)
         at += 4
@@ -43,7 +59,7 @@ def encode(window, identity, out):
         0,
         MAGIC,
         VERSION,
-        HEADER_LENGTH,
+        header_length,
         window.flags,
         end + 4,
         window.boot,
@@ -63,10 +79,24 @@ def encode(window, identity, out):
         window.trigger,
         len(window.gaps),
         0,
-        len(identity),
+        text_length,
     )
-    struct.pack_into("<I", out, end, crc32(memoryview(out)[:end]) & 0xFFFFFFFF)
+    _close(out, end)
     return end + 4
+
+
+def number(frame, sequence):
+    """Give a frame that was kept for later its place among those that are sent."""
+    struct.pack_into("<I", frame, NUMBERED_AT, sequence)
+    _close(frame, len(frame) - 4)
+
+
+def _close(out, end):
+    struct.pack_into("<I", out, end, crc32(memoryview(out)[:end]) & 0xFFFFFFFF)
+
+
+def _known(value):
+    return float("nan") if value is None else value
 
 
 def _payload(counts, samples, out, at):

@@ -11,6 +11,7 @@ from array import array
 from binascii import crc32
 
 from node import features
+from node.frame import CLASS_BYTES
 from node.vectors import dense, exp, extremes, less, part, relu, squared_distances, tensor, vector
 
 MAGIC = b"VM\xc1\x7f"
@@ -27,12 +28,17 @@ class ModelError(ValueError):
 
 
 class Scores:
-    """`probabilities` by class, [] without a classifier; `anomaly`, None without clusters."""
+    """Of a window. `anomaly`: None without clusters; `class_name`, `probability`: "" and None without a classifier."""
 
-    def __init__(self, features_found, probabilities, anomaly):
+    def __init__(self, features_found, anomaly, classes, probabilities):
         self.features = features_found
-        self.probabilities = probabilities
         self.anomaly = anomaly
+        self.probabilities = probabilities
+        self.class_name = ""
+        self.probability = None
+        for i, probability in enumerate(probabilities):
+            if self.probability is None or probability > self.probability:
+                self.class_name, self.probability = classes[i], probability
 
 
 class Model:
@@ -47,14 +53,26 @@ class Model:
             self.interval_s = content["interval_s"]
             self.full_scale_g = content["full_scale_g"]
             self.classes = content["classes"]
+            self.normal = content["normal"]
+            self.class_threshold = float(content["threshold"])
+            self.anomaly_threshold = self.anomaly_spread = None
+            if content["clustered"]:
+                self.anomaly_threshold = float(content["anomaly_threshold"])
+                self.anomaly_spread = float(content["anomaly_spread"])
             self._blocks = content["blocks"]
             self._golden = content["golden"]
+            if not (isinstance(self.classes, list) and isinstance(self.normal, list)):
+                raise ModelError("its content is not that of a model: classes")
+            if any(len(name.encode()) >= CLASS_BYTES for name in self.classes):
+                raise ModelError("the name of a class takes more than %d bytes" % (CLASS_BYTES - 1))
             for block in self._blocks:
                 features.check(block)
             self._read(data, content)
         except features.BlockError as error:
             raise ModelError("this firmware cannot run it: %s" % error)
-        except (KeyError, TypeError, ValueError) as error:
+        except ModelError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError("its content is not that of a model: %r" % (error,))
 
     def _read(self, data, content):
@@ -88,11 +106,16 @@ class Model:
     def score(self, counts, scale):
         """Scores of a window: an array of counts of x, y, z in turn, `scale` in m/s2 per count."""
         found = features.compute(self._blocks, counts, scale)
-        return Scores(found, self._classify(found), self._distance(found))
+        return Scores(found, self._distance(found), self.classes, self._classify(found))
 
     def prove(self):
         """Raise ModelError unless features and scores of the golden window come out as expected."""
-        scores = self.score(self._golden_counts, self._golden["scale"])
+        try:
+            scores = self.score(self._golden_counts, self._golden["scale"])
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a file may say that contradicts itself
+            raise ModelError("its golden window cannot be scored: %r" % (error,))
         found = [float(value) for value in scores.features] + scores.probabilities
         if scores.anomaly is not None:
             found.append(scores.anomaly)
@@ -109,9 +132,9 @@ class Model:
             values = dense(values, weights, bias)
             if activation == "relu":
                 values = relu(values)
-        values = exp(less(values, extremes(values)[1]))
-        total = sum(values)
-        return [float(value) / float(total) for value in values]
+        raised = [float(value) for value in exp(less(values, extremes(values)[1]))]  # pyright: ignore
+        total = sum(raised)
+        return [value / total for value in raised]
 
     def _distance(self, values):
         """From the edge of the nearest cluster, in standard deviations.

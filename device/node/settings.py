@@ -26,6 +26,24 @@ TABLE = (
     ("FULL_SCALE_G", 2, (2, 4, 8, 16), "full scale"),
     ("SAMPLES", 1024, (64, 4096), "samples in a window"),
     ("CAPTURE_EVERY_S", 900, (1, 86400), "seconds from the start of one window to the next"),
+    (
+        "UPLOAD",
+        "all",
+        ("all", "schedule", "score", "off"),
+        "which windows are sent: all, one every UPLOAD_EVERY_S, events too (docs/models.md), or none",
+    ),
+    ("UPLOAD_EVERY_S", 86400, (60, 604800, 0), "seconds between windows sent as samples of the rest; 0: none"),
+    (
+        "EVENT_ANOMALY",
+        0,
+        (0, 100000),
+        "anomaly of an event, in hundredths; 0: the model's own",
+    ),
+    ("EVENT_CLASS_PERCENT", 0, (0, 100), "probability of an event's class; 0: the model's own"),
+    ("EVENT_RMS_MG", 0, (0, 28000), "level of an event, all axes together; 0: never"),
+    ("EVENT_KURTOSIS", 0, (0, 100000), "excess kurtosis of an event on one axis, in hundredths; 0: never"),
+    ("EVENT_EVERY_S", 3600, (0, 86400), "least seconds between events that are sent"),
+    ("BEFORE_EVENT", 1, (0, 4), "windows from right before an event that are sent, too; they wait in RAM"),
     ("RING_BYTES", 98304, (16384, 262144), "RAM for windows that wait for the server"),
     (
         "DROP",
@@ -52,7 +70,7 @@ _MOST_COMPLAINTS = 12  # or a file of something else would fill the heap with th
 _SHOWN = 64  # characters of what is wrong
 _FRAME_OVERHEAD = 3072  # header, texts, gaps and CRC at their longest (node.frame.max_length)
 _KEY = "FRAME_KEY"  # never shown, and not in the hash: the same board has it here or in its Notecard
-_CHOICES = ("ODR_HZ", "FULL_SCALE_G", "DROP", "TRANSFER", "SENSOR_ADDRESS")
+_CHOICES = ("ODR_HZ", "FULL_SCALE_G", "UPLOAD", "DROP", "TRANSFER", "SENSOR_ADDRESS")
 
 
 class Settings:

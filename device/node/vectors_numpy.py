@@ -1,3 +1,5 @@
+# pyright: reportArgumentType=none, reportAttributeAccessIssue=none, reportCallIssue=none, reportIndexIssue=none
+# (typed for two libraries at once)
 """What a model computes on, with numpy or CircuitPython's ulab: float32 vectors, no loop over samples in Python.
 
 ulab's `fft` gives (re, im) where the runtime has no complex numbers, as on the Swan, and numpy's gives one array.
@@ -108,3 +110,10 @@ def exp(values):
 def squared_distances(values, centers):
     rows = centers.reshape((len(centers) // len(values), len(values)))
     return [float(np.sum((rows[i] - values) * (rows[i] - values))) for i in range(len(rows))]
+
+
+def note(values, means, squares, number):
+    """Take window `number` into the mean of each feature and the sum of squares around it (Welford)."""
+    off = values - means
+    means += off * (1 / number)
+    squares += off * (values - means)

@@ -190,3 +190,11 @@ def squared_distances(values, centers):
             total += distance * distance
         out.append(total)
     return out
+
+
+def note(values, means, squares, number):
+    """Take window `number` into the mean of each feature and the sum of squares around it (Welford)."""
+    for i in range(len(values)):
+        off = values[i] - means[i]
+        means[i] += off / number
+        squares[i] += off * (values[i] - means[i])

@@ -49,6 +49,7 @@ class Window:
         self.started_at_us = 0
         self.started_at_uncertainty_ms = 0
         self.trigger = 0
+        self.scores = None  # of a model: `anomaly`, `class_name`, `probability`
         self.boot = 0
         self.sequence = 0
         # looks at the FIFO level: how many samples existed, when, how long the look took; segments by first look

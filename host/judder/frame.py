@@ -26,6 +26,9 @@ MAGIC = b"VW\xc1\x7f"
 VERSION = 1
 HEADER = struct.Struct("<4sBBHIIIHHIIHQHhIBBBBBBH")
 HEADER_LENGTH = 58
+SCORES = struct.Struct("<ff")
+"""Behind the header of a window that a model has scored: anomaly and probability; NaN: none."""
+TEXTS = 6
 REPORT_MAGIC = b"VR\xc1\x7f"
 REPORT_HEADER = struct.Struct("<4sBBHIIIQH")
 REPORT_HEADER_LENGTH = 30
@@ -149,7 +152,11 @@ def _window(frame: bytes, header: tuple[int, ...]) -> Window:
         raise FrameError("header, text and gaps do not fit the frame")
     if not (samples and sensitivity_ug and mode <= 2 and full_scale_g in FULL_SCALES_G and started_us <= _LAST_US):
         raise FrameError("a header field has an impossible value")
-    device, firmware, model, settings, label, session = _texts(frame[header_length:text_end])
+    scored = header_length >= HEADER_LENGTH + SCORES.size
+    texts = _texts(frame[header_length:text_end], TEXTS + scored)
+    device, firmware, model, settings, label, session = texts[:TEXTS]
+    scores = SCORES.unpack_from(frame, HEADER_LENGTH) if scored else (math.nan, math.nan)
+    anomaly, probability = (one if math.isfinite(one) else None for one in scores)
     gaps = _gaps(frame[text_end:gaps_end], samples)
     if bool(flags & _GAP) != bool(gaps) or _total(gaps) != lost:
         raise FrameError("flags, gaps and samples lost contradict each other")
@@ -179,6 +186,9 @@ def _window(frame: bytes, header: tuple[int, ...]) -> Window:
         flags=Flags(flags & ~SIGNED),
         trigger=trigger,
         frame=frame,
+        anomaly=anomaly,
+        class_name=texts[TEXTS] if scored else "",
+        class_probability=probability,
     )
 
 
@@ -190,7 +200,7 @@ def _report(frame: bytes, header: tuple[int, ...]) -> Report:
         raise FrameError("header and text do not fit the frame")
     if sequence < report.FIRST_SEQUENCE or written_us > _LAST_US:
         raise FrameError("a header field has an impossible value")
-    device, firmware, model, settings, label, session = _texts(frame[header_length:text_end])
+    device, firmware, model, settings, label, session = _texts(frame[header_length:text_end], TEXTS)
     members, typed = report.parse(frame[text_end:end])
     return Report(
         device=device,
@@ -209,10 +219,10 @@ def _report(frame: bytes, header: tuple[int, ...]) -> Report:
 
 
 @lru_cache(maxsize=1024)  # windows of one device repeat theirs
-def _texts(block: bytes) -> tuple[str, ...]:
+def _texts(block: bytes, number: int) -> tuple[str, ...]:
     texts: list[str] = []
     at = 0
-    while len(texts) < 6:
+    while len(texts) < number:
         end = at + 1 + block[at] if at < len(block) else len(block) + 1
         if end > len(block):
             raise FrameError("the text block is cut off")

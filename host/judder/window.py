@@ -82,9 +82,14 @@ class Window:
     """(index of the first sample after the gap, samples lost in it; None: not known, or only as part of the next)."""
     flags: Flags
     trigger: int | None
-    """What started it: 0 is the schedule."""
+    """Why it was sent: 0 the schedule, 1 the model's score, 2 level or kurtosis, 3 it came right before such a one."""
     frame: bytes
     """The bytes that it was decoded from."""
+    anomaly: float | None = None
+    """Distance from what the board's model (`model`) was trained on. None: it was not scored, or the model has none."""
+    class_name: str = ""
+    """The most probable class; empty: it was not scored, or the model has none."""
+    class_probability: float | None = None
 
     def __len__(self) -> int:
         return len(self.acceleration)

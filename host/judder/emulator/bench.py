@@ -9,7 +9,8 @@ its drive is a folder, and deploy makes ring.bin there. `ring_bytes` 0: a board 
 
 The firmware prints a line when it has committed a window and one when the server has acknowledged it. From the first
 the bench takes the truth about that window: which samples the chip gave, when it took them, how many it lost. What
-became of those that a power cut takes is for the server's account to say.
+became of those that a power cut takes is for the server's account to say. A window that the firmware keeps back is true
+to the bench, too: it may follow when an event does.
 """
 
 import os
@@ -44,7 +45,10 @@ OFF_NS = 5 * 10**9  # how long a board whose power went stays off
 PRODUCT = "com.example.judder:bench"
 
 Key = tuple[int, int]
-_WINDOW_LINE = re.compile(r"window ([0-9a-f]{8}):(\d+) (captured: (\d+) samples|stored|lost: (\w+))")
+_WINDOW_LINE = re.compile(
+    r"window ([0-9a-f]{8}):(\d+) (captured: (\d+) samples|captured (\d+) before|stored|lost: (\w+))"
+)
+_KEPT_BACK_LINE = re.compile(r"window kept back: (\d+) samples")
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ class Bench:
         self.acknowledged: set[Key] = set()
         self.given_up: dict[Key, str] = {}
         """Why, as the firmware said."""
+        self.kept_back: list[Truth] = []
+        """Windows that were judged not worth sending; those of them that came right before an event are sent later."""
         self.power_failures = 0
         self._unsettled: set[Key] = set()
         self._on_line = on_line
@@ -164,21 +170,22 @@ class Bench:
                 self.swan.power_on()
 
     def _see(self, line: str) -> None:
-        match = _WINDOW_LINE.match(line)
-        if match:
+        if match := _WINDOW_LINE.match(line):
             self._see_window((int(match[1], 16), int(match[2])), match)
+        elif match := _KEPT_BACK_LINE.match(line):
+            self.kept_back.append(self._truth(int(match[1])))
         self._on_line(self.device, line)
 
     def _see_window(self, key: Key, match: re.Match[str]) -> None:
-        if match[4]:
-            self.captured[key] = self._truth(int(match[4]))
+        if match[4] or match[5]:
+            self.captured[key] = self._truth(int(match[4])) if match[4] else self.kept_back[-int(match[5])]
             self._unsettled.add(key)
             return
         self._unsettled.discard(key)
         if match[3] == "stored":
             self.acknowledged.add(key)
         else:
-            self.given_up[key] = match[5]
+            self.given_up[key] = match[6]
 
     def _truth(self, samples: int) -> Truth:
         given = list(self.lis3dh.given)[-samples:]

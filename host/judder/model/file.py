@@ -28,6 +28,8 @@ MOST_BYTES = 65536
 GOLDEN_SAMPLES = 256
 GOLDEN_SCALE = 0.004 * STANDARD_GRAVITY
 """m/s2 per count of the LIS3DH at +-2 g in normal mode."""
+CLASS_BYTES = 32
+"""Of a class's name in UTF-8: each frame carries one."""
 _FAR = 1000.0
 _TRAILER = 32 + 4
 
@@ -60,6 +62,8 @@ class Clusters:
     reach: Floats
     threshold: float
     projection: Floats | None = None
+    spread: float = 0.0
+    """Standard deviation of healthy windows' scores: the step of the board's histogram. 0: not known."""
 
 
 class Scores(NamedTuple):
@@ -109,6 +113,8 @@ class Model:
             width = len(layer.bias)
         if self.layers and width != len(self.classes):
             raise ModelError(f"model {self.name}: {width} outputs for {len(self.classes)} classes")
+        if long := [name for name in self.classes if len(name.encode()) > CLASS_BYTES]:
+            raise ModelError(f"model {self.name}: the class {long[0]!r} has a name of more than {CLASS_BYTES} bytes")
         if self.clusters:
             self._check_clusters(self.clusters, inputs)
 
@@ -213,6 +219,7 @@ class Model:
             "layers": [layer.activation for layer in self.layers],
             "clustered": list(self.clusters.features) if self.clusters else [],
             "anomaly_threshold": self.clusters.threshold if self.clusters else None,
+            "anomaly_spread": self.clusters.spread if self.clusters else None,
             "tensors": tensors,
             "golden": golden,
         }
@@ -284,7 +291,7 @@ def _model(data: bytes, content: Mapping[str, Any]) -> Model:
         projection = read("projection", len(chosen)) if "projection" in content["tensors"] else None
         width = len(chosen) if projection is None else len(projection)
         of = (read("mean"), read("scale"), read("centers", width), read("reach"))
-        clusters = Clusters(tuple(chosen), *of, content["anomaly_threshold"], projection)
+        clusters = Clusters(tuple(chosen), *of, content["anomaly_threshold"], projection, content["anomaly_spread"])
     return Model(
         name=content["name"],
         source=content["source"],
