@@ -5,10 +5,10 @@ not all there are. How the service behaves beyond its description is assumed: fa
 with a status, a key that opens one project, builds that take some polls. It listens on this machine only.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -108,6 +108,9 @@ class Project:
             for one in self.learning
             for name, content in one.files.items()
         ]
+
+
+_Numbered = TypeVar("_Numbered", Block, Learn, Project)
 
 
 @dataclass
@@ -253,7 +256,7 @@ class Studio:
         return _one(self._project(request).learning, int(request.match_info["learn"]), "learning block")
 
 
-def _one(among: Any, number: int, what: str) -> Any:
+def _one(among: Iterable[_Numbered], number: int, what: str) -> _Numbered:
     for one in among:
         if one.number == number:
             return one

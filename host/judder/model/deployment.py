@@ -9,7 +9,8 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -41,31 +42,32 @@ _DSP = re.compile(r"ei_dsp_config_(\w+)_t\s+ei_dsp_config_(\w+)\s*=\s*\{(.*?)\};
 _OUTPUT = re.compile(r"\{\s*//\s*DSP block (\d+)\s+(?:\d+,\s*)?(\d+),\s*//\s*output size")
 _LEARN = re.compile(r"\{\s*\d+,\s*(?:\w+,\s*)?&(\w+),\s*\(void\s*\*\)\s*&ei_learning_block_config_(\w+)")
 _CLUSTER = re.compile(rf"\{{([^{{}}]*)\}},\s*({_NUMBER})f?\s*\}}")
-_ARRAY = re.compile(r"\]\s*(?:\w+\([^)]*\)\s*)?=\s*\{([\s0-9a-fA-FxX,]+)\}")
+_ARRAY = re.compile(r"\][^=;{}]*=\s*\{([\s0-9a-fA-FxX,]+)\}")
 _T = TypeVar("_T", int, float)
 
 
 def read(data: bytes, net: bytes | None = None) -> Impulse:
     """The impulse of a deployment's zip; `net` is a .tflite file to use instead of its own. Raises ModelError."""
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            headers = _Headers(archive)
-            return headers.impulse(net, archive)
-    except ModelError:
-        raise
-    except _DAMAGED as error:
-        raise ModelError(f"the zip is damaged, or none ({type(error).__name__}): download it again") from None
+    with _opened(data) as archive:
+        return _Headers(archive).impulse(net, archive)
 
 
 def net_of(data: bytes) -> bytes:
     """The .tflite file in a deployment's zip. Raises ModelError."""
+    with _opened(data) as archive:
+        return _net_of(archive)
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
-            return _net_of(archive)
+            yield archive
     except ModelError:
         raise
     except _DAMAGED as error:
-        raise ModelError(f"the zip is damaged, or none ({type(error).__name__}): download it again") from None
+        name = type(error).__name__
+        raise ModelError(f"the zip, or a header in it, is damaged ({name}): download it again") from None
 
 
 def _net_of(archive: zipfile.ZipFile) -> bytes:
@@ -197,7 +199,7 @@ class _Headers:
         found = re.search(r"\bei_classifier_inferencing_categories\w*\[\]\s*=\s*\{(.*?)\};", self._variables, re.DOTALL)
         if not found:
             raise ModelError("model_variables.h names no classes: is it one that Edge Impulse made?")
-        classes = tuple(json.loads(text) for text in re.findall(r'"(?:[^"\\]|\\.)*"', found[1]))
+        classes = tuple(json.loads(text, strict=False) for text in re.findall(r'"(?:[^"\\]|\\.)*"', found[1]))
         threshold = float(self._define("EI_CLASSIFIER_THRESHOLD", str(CLASS_THRESHOLD)).removesuffix("f"))
         return Classifier(self._inputs(config), classes, net, threshold)
 
@@ -230,7 +232,7 @@ class _Headers:
         return found[1] if found else str(default)
 
     def _text(self, name: str) -> str:
-        return str(json.loads(self._define(name)))
+        return str(json.loads(self._define(name), strict=False))
 
     def _number(self, name: str, kind: Callable[[str], _T]) -> _T:
         return kind(self._define(name).removesuffix("f"))

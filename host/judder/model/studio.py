@@ -92,7 +92,7 @@ class Studio:
             pause_s = _pause_s(attempt, None)
             try:
                 status, headers, body = await self._attempt(method, url, members)
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 reason = f"no answer from {self.url} ({type(error).__name__})"
                 continue
             if status == 200:
@@ -214,8 +214,8 @@ def _checked(layout: Members) -> Members:
     """The input block of an impulse of which each part is implemented."""
     entries = layout["inputBlocks"]
     if len(entries) != 1 or entries[0]["type"] != "time-series":
-        kinds = ", ".join(str(entry["type"]) for entry in entries) or "nothing"
-        raise StudioError(f"the impulse takes {kinds} in; one time-series is implemented")
+        given = ", ".join(str(entry["type"]) for entry in entries) or "nothing"
+        raise StudioError(f"the impulse takes {given} in; one time-series is implemented")
     if added := layout.get("postProcessingBlocks"):
         names = ", ".join(str(one["type"]) for one in added)
         raise StudioError(f"the impulse has post-processing ({names}), which is not implemented: remove it in Studio")
