@@ -1,13 +1,16 @@
 """Models of Edge Impulse: from the emulated Studio by HTTP, and from zips of deployments."""
 
 import asyncio
+import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,6 +268,15 @@ def test_old_zips_without_block_numbers_in_the_struct():
     text = "    2, // uint32_t blockId\n"
     changed = rewritten(data, "model_variables.h", lambda content: content.replace(text, ""))
     assert deployment.read(changed).model().to_bytes() == deployment.read(data).model().to_bytes()
+
+
+@pytest.mark.parametrize("comment", ["// output size", ""])
+def test_the_count_of_features_is_held_against_ours(comment):
+    def change(text):
+        return text.replace("63, // output size", f"62, {comment}")
+
+    with pytest.raises(ModelError, match="gives 62 features at Edge Impulse, and 63 here"):
+        deployment.read(rewritten(zip_of(usual()), "model_variables.h", change)).model()
 
 
 def rewritten(data, name, change):
@@ -528,6 +540,7 @@ def test_a_model_that_is_too_large(service):
     ("options", "words"),
     [
         ({"defines": {"EI_CLASSIFIER_HAS_DATA_NORMALIZATION": 1}}, "has data normalization"),
+        ({"more_variables": "ei_data_normalization_t ei_data_normalization_config_2 = {};"}, "has data normalization"),
         ({"defines": {"EI_CLASSIFIER_OBJECT_DETECTION": 1}}, "has object detection"),
         ({"defines": {"EI_CLASSIFIER_CALIBRATION_ENABLED": 1}}, "has performance calibration"),
         ({"defines": {"EI_CLASSIFIER_HAS_ANOMALY_GMM": 1}}, "has GMM anomaly detection"),
@@ -675,6 +688,50 @@ def test_several_projects(service):
     assert "choose with --project" in refused(service, *two)
     assert fetched(service, *two, number=8).source.startswith("Edge Impulse project 8")
     assert "No such thing: project 9" in refused(service, *two, number=9)
+
+
+DESCRIBED = importlib.util.find_spec("edgeimpulse_api")
+
+
+@pytest.mark.skipif(not DESCRIBED, reason="Edge Impulse's own client is not installed")
+def test_the_emulated_studio_says_nothing_that_is_not_described():
+    """Members and paths are in the client that was generated from the API's description. Read, as importing it takes
+    seconds."""
+    folder = Path(DESCRIBED.origin).parent
+
+    def members(name):
+        text = (folder / "models" / f"{name}.py").read_text()
+        return set(re.findall(r'"(\w+)"', re.search(r"__properties = \[(.*?)\]", text, re.DOTALL)[1]))
+
+    of = usual(builds={1: b""}, post_processing=["object-tracking"])
+    layout, config = of.layout(), of.blocks[0].config()
+    for name, found in (
+        ("impulse", layout),
+        ("impulse_input_block", layout["inputBlocks"][0]),
+        ("impulse_dsp_block", layout["dspBlocks"][0]),
+        ("impulse_learn_block", layout["learnBlocks"][0]),
+        ("impulse_post_processing_block", layout["postProcessingBlocks"][0]),
+        ("dsp_config_response", config),
+        ("dsp_info", config["dsp"]),
+        ("dsp_group", config["config"][0]),
+        ("dsp_group_item", config["config"][0]["items"][0]),
+        ("keras_model_metadata", of.learning[0].metadata),
+        ("anomaly_model_metadata", of.learning[1].metadata),
+        ("anomaly_model_metadata_clusters_inner", of.learning[1].metadata["clusters"][0]),
+        ("block_threshold", of.learning[1].metadata["thresholds"][0]),
+        ("download", of.downloads()[0]),
+        ("dsp_metadata", dict.fromkeys(("generated", "dspConfig", "featureCount", "frequency"))),
+        ("build_on_device_model_request", dict.fromkeys(("engine", "modelType"))),
+        ("build_on_device_model_response", dict.fromkeys(("id", "deploymentVersion"))),
+        ("get_last_deployment_build_response", dict.fromkeys(("hasBuild", "lastBuild"))),
+        ("get_last_deployment_build_response_all_of_last_build", {"version": 1}),
+        ("job", dict.fromkeys(("id", "finished", "finishedSuccessful"))),
+    ):
+        assert set(found) <= members(name), name
+    paths = "".join(path.read_text() for path in (folder / "api").glob("*.py"))
+    for path in emulated.PATHS:
+        described = re.sub(r"{(\w+)(:[^}]*)?}", "{}", "/api/{}" + path)
+        assert described in re.sub(r"{\w+}", "{}", paths), path
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,21 @@ CREATED = "2026-03-01T09:30:00.000Z"
 FILES = {"tflite-float": "TensorFlow Lite (float32)", "tflite-int8": "TensorFlow Lite (int8 quantized)"}
 """Downloads of a learning block: how they are called in links, and in the list."""
 
+PATHS = {
+    "": ("GET", "_info"),
+    "/impulse": ("GET", "_impulse"),
+    "/dsp/{block}": ("GET", "_dsp"),
+    "/dsp/{block}/metadata": ("GET", "_dsp_metadata"),
+    "/training/keras/{learn}/metadata": ("GET", "_learned"),
+    "/training/anomaly/{learn}/metadata": ("GET", "_learned"),
+    "/downloads": ("GET", "_downloads"),
+    "/learn-data/{learn}/model/{file}": ("GET", "_file"),
+    "/deployment/last": ("GET", "_last"),
+    "/deployment/history/{version}/download": ("GET", "_deployment"),
+    "/jobs/{job}/status": ("GET", "_job"),
+    "/jobs/build-ondevice-model": ("POST", "_build"),
+}
+"""Of a project, each with its method and what answers it."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -149,22 +164,9 @@ class Studio:
             return await self._guard(request, handler)
 
         app = web.Application(middlewares=[guard])
-        project = "/v1/api/{project:\\d+}"
         app.router.add_get("/v1/api/projects", self._list)
-        for path, handler in (
-            ("", self._info),
-            ("/impulse", self._impulse),
-            ("/dsp/{block}", self._dsp),
-            ("/dsp/{block}/metadata", self._dsp_metadata),
-            ("/training/{kind:keras|anomaly}/{learn}/metadata", self._learned),
-            ("/downloads", self._downloads),
-            ("/learn-data/{learn}/model/{file}", self._file),
-            ("/deployment/last", self._last),
-            ("/deployment/history/{version}/download", self._deployment),
-            ("/jobs/{job}/status", self._job),
-        ):
-            app.router.add_get(project + path, handler)
-        app.router.add_post(project + "/jobs/build-ondevice-model", self._build)
+        for path, (method, name) in PATHS.items():
+            app.router.add_route(method, "/v1/api/{project:\\d+}" + path, getattr(self, name))
         return app
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -1,6 +1,6 @@
 """Edge Impulse's C++ library, as Studio's Deployment page builds it: the impulse in the headers of its zip.
 
-Headers are generated, one form for all impulses; read were those that public repositories hold, of 2023 to 2025. Each
+Headers are generated, one form for all impulses; read were those that public repositories hold, of 2023 to 2026. Each
 parameter of a processing block stands on a line of its own, with its name as a comment. They are licensed by Edge
 Impulse: nothing of one belongs into this repository, and tests write their own.
 """
@@ -36,10 +36,12 @@ _SWITCHES = {
     "EI_CLASSIFIER_HAS_ANOMALY_GMM": "GMM anomaly detection (K-means is implemented)",
     "EI_CLASSIFIER_HAS_VISUAL_ANOMALY": "visual anomaly detection",
 }
+_TYPES = {"data normalization": "ei_data_normalization_t"}
+"""What stands in model_variables.h where a part is used, whatever its switch says."""
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _PARAMETER = re.compile(r"^\s*(?:\(char\s*\*\)\s*)?(\"[^\"]*\"|[^,\s]+),?\s*//\s*\w+\s+(\S.*?)\s*$", re.MULTILINE)
 _DSP = re.compile(r"ei_dsp_config_(\w+)_t\s+ei_dsp_config_(\w+)\s*=\s*\{(.*?)\};", re.DOTALL)
-_OUTPUT = re.compile(r"\{\s*//\s*DSP block (\d+)\s+(?:\d+,\s*)?(\d+),\s*//\s*output size")
+_OUTPUT = re.compile(r"\{\s*//\s*DSP block (\d+)\s+\d+,\s*(\d+),")
 _LEARN = re.compile(r"\{\s*\d+,\s*(?:\w+,\s*)?&(\w+),\s*\(void\s*\*\)\s*&ei_learning_block_config_(\w+)")
 _CLUSTER = re.compile(rf"\{{([^{{}}]*)\}},\s*({_NUMBER})f?\s*\}}")
 _ARRAY = re.compile(r"\][^=;{}]*=\s*\{([\s0-9a-fA-FxX,]+)\}")
@@ -157,9 +159,9 @@ class _Headers:
 
     def _check(self) -> None:
         for switch, name in _SWITCHES.items():
-            if self._define(switch, "0") not in ("0", "false"):
+            if self._define(switch, "0") not in ("0", "false") or (name in _TYPES and _TYPES[name] in self._variables):
                 raise ModelError(
-                    f"the impulse has {name}, which is not implemented: remove it in Studio, and build again"
+                    f"the impulse has {name}, which is not implemented: switch it off in Studio, train and build again"
                 )
         kind = self._define("EI_CLASSIFIER_HAS_ANOMALY", "0")
         if kind not in ("0", "1", "EI_ANOMALY_TYPE_UNKNOWN", "EI_ANOMALY_TYPE_KMEANS"):

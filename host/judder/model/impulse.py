@@ -303,8 +303,8 @@ def remarks(impulse: Impulse, model: Model) -> list[str]:
     found = [line for made in model.blocks for line in refused_by_boards(made)]
     if impulse.classifier and impulse.classifier.net.steps:
         found.append(
-            "the net is int8, and boards compute it in floats: probabilities are about 1/256 off the int8 net's, and a "
-            "few times that where classes are close; the float32 net comes out the same"
+            "the net is int8, and boards compute it in floats: probabilities are mostly 1 or 2 steps of 1/256 off the "
+            "int8 net's, up to 30 where classes are close (docs/models.md); a float32 net comes out the same"
         )
     if model.classes and not model.normal:
         found.append(
