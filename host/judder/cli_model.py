@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,6 +94,8 @@ def _from_studio(project: int | None, url: str | None, api_key: str, tflite: Pat
         refuse("--tflite goes with a zip: Studio is asked for the net itself")
     if not api_key:
         refuse("set EDGE_IMPULSE_API_KEY to a key of the project (Studio: Dashboard, Keys), or give a deployment's zip")
+    if not re.fullmatch(r"[!-~]+", api_key):
+        refuse("EDGE_IMPULSE_API_KEY holds spaces or other characters that no key has: copy it from Studio again")
     url = url or studio.URL
     if not url.startswith(("https://", "http://")):
         refuse(f"--url {url}: it should start with https://, as {studio.URL} does")

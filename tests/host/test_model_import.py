@@ -11,6 +11,7 @@ import sys
 import zipfile
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ from judder.emulator import studio as emulated
 from judder.emulator.studio import Fault, Learn, Studio
 from judder.model import blocks as features_of
 from judder.model import deployment, studio
+from judder.model.blocks import BlockError
 from judder.model.file import GOLDEN_SCALE, ModelError, from_bytes
 from judder.model.impulse import Dsp, block, refused_by_boards, remarks
 from node import features as board_features
@@ -575,7 +577,7 @@ def test_no_zips():
         deployment.read(rewritten(empty, "model_metadata.h", lambda text: ""))
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5))
 def test_damaged_zips_raise_nothing_but_model_errors(places):
     data = bytearray(ZIP)
@@ -585,7 +587,7 @@ def test_damaged_zips_raise_nothing_but_model_errors(places):
         deployment.read(bytes(data)).model()
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(cut=st.floats(0, 1), inserted=st.text('{}[]=,;"#/0x-e.\n', max_size=6), removed=st.integers(0, 30))
 def test_damaged_headers_raise_nothing_but_model_errors(cut, inserted, removed):
     def change(text):
@@ -688,6 +690,78 @@ def test_several_projects(service):
     assert "choose with --project" in refused(service, *two)
     assert fetched(service, *two, number=8).source.startswith("Edge Impulse project 8")
     assert "No such thing: project 9" in refused(service, *two, number=9)
+
+
+STRANGE = (
+    None,
+    True,
+    0,
+    -1,
+    0.1,
+    1e-320,
+    10**30,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "1",
+    "\ud800",
+    [],
+    [None],
+    {},
+    {"a": 1},
+)
+
+
+@pytest.fixture(scope="module")
+def answers(server):
+    """What Studio answers to each path while a project is imported."""
+    found = {}
+
+    class Recording(studio.Studio):
+        async def _ask(self, method, url, members=None):
+            found[url.removeprefix(server.url)] = body = await super()._ask(method, url, members)
+            return body
+
+    server.faults = []
+    with mock.patch.object(studio, "Studio", Recording):
+        fetched(server, usual(builds={1: b""}))
+    return found
+
+
+def places(value, path=()):
+    """Where something stands in a JSON value, from its root on."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inside:
+        yield from places(one, (*path, key))
+
+
+def replaced(value, path, by):
+    if not path:
+        return by
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], by)
+    return copy
+
+
+@settings(max_examples=100)
+@given(path=st.integers(0, 100), place=st.integers(0, 300), value=st.sampled_from(STRANGE))
+def test_strange_answers_raise_nothing_but_model_errors(server, answers, path, place, value):
+    """One value in an answer is another than it should be."""
+    paths = [path for path, body in answers.items() if body[:1] == b"{"]
+    changed = paths[path % len(paths)]
+    body = json.loads(answers[changed])
+    found = list(places(body))
+    body = replaced(body, found[place % len(found)], value)
+
+    class Strange(studio.Studio):
+        async def _ask(self, method, url, members=None):
+            asked = url.removeprefix(server.url)
+            return json.dumps(body).encode() if asked == changed else answers.get(asked, b"{}")
+
+    with suppress(ModelError, BlockError), mock.patch.object(studio, "Studio", Strange):
+        from_bytes(fetched(server).model().to_bytes())
 
 
 DESCRIBED = importlib.util.find_spec("edgeimpulse_api")
@@ -797,6 +871,7 @@ def test_import_from_a_zip_with_what_boards_refuse(tmp_path):
     ("arguments", "words"),
     [
         ((), "set EDGE_IMPULSE_API_KEY to a key of the project"),
+        (("--api-key", "k\n"), "EDGE_IMPULSE_API_KEY holds spaces or other characters"),
         (("--api-key", "k", "--url", "studio"), "--url studio: it should start with https://"),
         (("--api-key", "k", "--tflite", "x"), "--tflite goes with a zip"),
         (("none.zip",), "none.zip: No such file or directory"),

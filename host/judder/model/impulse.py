@@ -114,7 +114,7 @@ class Impulse:
         learning = [one for one in (self.classifier, self.anomaly) if one]
         wanted = {number for one in learning for number in one.dsp}
         found = [dsp for dsp in self.blocks if dsp.number in wanted]
-        if not wanted or len(found) != len(wanted):
+        if not all(one.dsp for one in learning) or len(found) != len(wanted):
             raise ModelError(f"{self.name} was trained on processing blocks that it does not have: train it again")
         return found
 

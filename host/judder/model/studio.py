@@ -52,9 +52,9 @@ async def fetch(
         studio = Studio(session, url.rstrip("/"), api_key, sleep)
         try:
             return await _impulse(studio, await _project(studio, project))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, ModelError):
-                raise
+        except ModelError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise StudioError(f"{url} gave an answer that is not as Edge Impulse describes it: {error!r}") from None
 
 
@@ -244,7 +244,7 @@ async def _dsp(studio: Studio, project: int, dsp: Members) -> tuple[Dsp, float]:
             "switch data normalization off in Studio, and train again"
         )
     items = [item for group in config.get("config") or () for item in group["items"]]
-    parameters = {item["param"]: item["defaultValue"] if item.get("value") is None else item["value"] for item in items}
+    parameters = {str(one["param"]): one["defaultValue"] if one.get("value") is None else one["value"] for one in items}
     parameters |= {name: value for name, value in made.get("dspConfig", {}).items() if name in parameters}
     version, axes = int(dsp["implementationVersion"]), tuple(map(str, dsp["axes"]))
     features = made.get("featureCount")
