@@ -41,7 +41,7 @@ from judder.emulator.studio import Fault, Learn, Studio
 from judder.model import blocks as features_of
 from judder.model import deployment, studio
 from judder.model.blocks import BlockError
-from judder.model.file import GOLDEN_SCALE, ModelError, from_bytes
+from judder.model.file import GOLDEN_SCALE, ModelError, for_board, from_bytes
 from judder.model.impulse import Dsp, block, refused_by_boards, remarks
 from node import features as board_features
 from node.model import Model as BoardModel
@@ -313,6 +313,14 @@ def test_spectral_blocks(service, version):
     )
 
 
+def test_a_filter_runs_on_boards(service):
+    block = spectral(filter_type="high", filter_cutoff=20, filter_order=4, features=3 * (5 + 15))
+    impulse = fetched(service, project([block], [k_means([block])]))
+    model = impulse.model()
+    assert remarks(impulse, model) == []
+    BoardModel(model.to_bytes()).prove()
+
+
 def test_a_filter_of_order_0_becomes_bins_and_runs_on_boards(service):
     block = spectral(filter_type="low", filter_cutoff=50, filter_order=0, features=3 * (5 + 4))
     impulse = fetched(service, project([block], [classifier([block])[0]]))
@@ -326,7 +334,6 @@ def test_a_filter_of_order_0_becomes_bins_and_runs_on_boards(service):
 @pytest.mark.parametrize(
     ("parameters", "features", "words"),
     [
-        ({"filter_type": "high", "filter_cutoff": 20, "filter_order": 4}, 3 * (5 + 15), "filter (high, order 4)"),
         ({"input_decimation_ratio": 3}, 3 * 21, "decimation by 3"),
         ({"extra_low_freq": "true"}, 6 * 21, "extra low frequencies"),
         ({"fft_length": 2048}, 3 * (5 + 1024), "FFT of 2048 points"),
@@ -359,7 +366,7 @@ def test_boards_refuse_what_is_said_and_no_more(fft, decimation, order, kind, lo
     parameters |= {"filter-order": order, "extra-low-freq": low}
     made = block(Dsp(2, "spectral-analysis", 4, ("x", "y", "z"), parameters), RATE_HZ)
     try:
-        board_features.check(made)
+        board_features.check(for_board(made, RATE_HZ))
     except board_features.BlockError:
         assert refused_by_boards(made)
     else:
@@ -844,7 +851,7 @@ def test_import_from_studio(service, tmp_path):
 
 
 def test_import_from_a_zip_with_what_boards_refuse(tmp_path):
-    block = spectral(filter_type="low", filter_cutoff=50, features=3 * (5 + 4))
+    block = spectral(input_decimation_ratio=3, features=3 * 21)
     of = project([block], [classifier([block], ("[red]a", "b\x1b[1m"))[0]])
     source, net = tmp_path / "library.zip", tmp_path / "net.tflite"
     source.write_bytes(zip_of(of, net="eon"))
@@ -855,7 +862,7 @@ def test_import_from_a_zip_with_what_boards_refuse(tmp_path):
         "deployment 3",
         "400 samples at 400 Hz",
         "spectral v4 of xyz, FFT 32",
-        "27",
+        "63",
         "[red]a",
         "refuse it",
     ):
@@ -863,7 +870,7 @@ def test_import_from_a_zip_with_what_boards_refuse(tmp_path):
     assert "\x1b" not in ended.stdout
     lines = ended.stderr.splitlines()
     assert len(lines) == 2
-    assert "the board refuses the spectral block for its filter (low, order 6)" in lines[0]
+    assert "the board refuses the spectral block for its decimation by 3" in lines[0]
     assert "every class is an event" in lines[1]
 
 

@@ -197,14 +197,6 @@ class Model:
                 return content, start
             start = HEADER.size + len(content)
 
-    def _for_board(self, block: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A board cannot design filters: here is what it needs of this one."""
-        rate_hz = 1 / self.interval_s / block.get("decimation", 1)
-        of_filter = features_of.sections(block, rate_hz) if block["type"] == "spectral" else None
-        if of_filter is None:
-            return block
-        return {**block, "sections": of_filter.tolist(), "bins": features_of.bins(block, rate_hz)}
-
     def _json(self, tensors: Mapping[str, Sequence[int]], golden: Mapping[str, Any]) -> bytes:
         members = {
             "name": self.name,
@@ -212,7 +204,7 @@ class Model:
             "samples": self.samples,
             "interval_s": self.interval_s,
             "full_scale_g": self.full_scale_g,
-            "blocks": [self._for_board(block) for block in self.blocks],
+            "blocks": [for_board(block, 1 / self.interval_s) for block in self.blocks],
             "classes": list(self.classes),
             "normal": list(self.normal),
             "threshold": self.threshold,
@@ -225,6 +217,17 @@ class Model:
         }
         text = json.dumps(members, separators=(",", ":")).encode()
         return text + b" " * (-len(text) % 64)  # so that other offsets seldom change its length
+
+
+def for_board(block: Mapping[str, Any], rate_hz: float) -> Mapping[str, Any]:
+    """A board cannot design filters: here is what it needs of this one. Raises BlockError."""
+    if block["type"] != "spectral" or block.get("filter", "none") == "none":
+        return block
+    rate_hz /= block.get("decimation", 1)
+    of_filter, chosen = features_of.sections(block, rate_hz), features_of.bins(block, rate_hz)
+    if of_filter is None:
+        return block
+    return {**block, "sections": of_filter.tolist(), "bins": list(chosen)}
 
 
 def from_bytes(data: bytes) -> tuple[Model, str]:

@@ -315,15 +315,13 @@ def remarks(impulse: Impulse, model: Model) -> list[str]:
 
 
 def refused_by_boards(made: Mapping[str, Any]) -> list[str]:
-    """Why a board will not run a block that the host runs, and what to change: the board's filters are the sensor's."""
+    """Why a board will not run a block that the host runs, and what to change."""
     if made["type"] != "spectral":
         return []
     found = []
     low, high = BOARD_FFT_POINTS
     if not low <= made["fft"] <= high:
         found.append(f"its FFT of {made['fft']} points: set FFT length to {high} or less")
-    if "filter" in made:
-        found.append(f"its filter ({made['filter']}, order {made['order']}): set filter to none, or its order to 0")
     if "decimation" in made:
         found.append(f"its decimation by {made['decimation']}: set input decimation ratio to 1, or sample more slowly")
     if "extra_low_freq" in made:
