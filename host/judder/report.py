@@ -17,6 +17,8 @@ FIRST_SEQUENCE = 1 << 31
 """Reports count from here, windows from 0: the numbers of windows have no holes."""
 LOSSES_LIMIT = 32  # ranges in one report; a board lists 24
 EARLIER_BOOTS_LIMIT = 16
+BINS_LIMIT = 64
+FEATURES_LIMIT = 256
 NESTING_LIMIT = 16  # fixed, so that what is JSON here is JSON at any depth of the stack
 _COUNT_LIMIT = 1 << 63
 
@@ -89,6 +91,25 @@ class Report:
     card: str | None = None
     heap_free: int | None = None
     """Bytes."""
+    scored: int | None = None
+    """Windows that the board's model (`model`) has scored, as are all of the following."""
+    events: int | None = None
+    """Windows with a score, level or kurtosis above its threshold."""
+    unsent: int | None = None
+    """Windows that were measured, and that the settings did not want sent."""
+    unfit: int | None = None
+    """Windows that the model could not score, the last one for the reason `unfit_because`."""
+    unfit_because: str | None = None
+    model_refused: str | None = None
+    """Why there is a model on the board that is not used."""
+    score_low: float | None = None
+    score_step: float | None = None
+    scores: tuple[int, ...] | None = None
+    """Histogram of all scores: bins of `score_step` from `score_low` on, the outermost ones open."""
+    feature_windows: int | None = None
+    """How many windows `feature_mean` and `feature_variance` are of: those since the report before."""
+    feature_mean: tuple[float, ...] | None = None
+    feature_variance: tuple[float, ...] | None = None
 
     def __repr__(self) -> str:
         return f"<Report {self.boot:08x}:{self.sequence} of {self.device or '?'}>"
@@ -232,4 +253,16 @@ _MEMBERS: dict[str, Callable[[Any], Any]] = {
     "rssi_dbm": _number,
     "card": _text,
     "heap_free": _count,
+    "scored": _count,
+    "events": _count,
+    "unsent": _count,
+    "unfit": _count,
+    "unfit_because": _text,
+    "model_refused": _text,
+    "score_low": _number,
+    "score_step": _number,
+    "scores": _list(BINS_LIMIT, "counts", _count),
+    "feature_windows": _count,
+    "feature_mean": _list(FEATURES_LIMIT, "numbers", _number),
+    "feature_variance": _list(FEATURES_LIMIT, "numbers", _number),
 }

@@ -267,6 +267,10 @@ def write_json(content: Content, out: TextIO) -> None:
             "samples_lost": window.samples_lost,
             "gaps": window.gaps,
             "flags": int(window.flags),
+            "trigger": window.trigger,
+            "anomaly": window.anomaly,
+            "class": window.class_name or None,
+            "class_probability": window.class_probability,
             "acceleration": [[float(str(value)) for value in row] for row in window.acceleration],
         }
         out.write(json.dumps(fields) + "\n")

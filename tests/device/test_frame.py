@@ -96,6 +96,15 @@ def test_both_sides_agree_on_the_format():
         assert getattr(frame, name) == getattr(judder.frame, name)
     assert judder.frame.HEADER.format == frame.HEADER
     assert judder.frame.HEADER.size == frame.HEADER_LENGTH
+    assert judder.frame.SCORES.format == frame.SCORES
+    assert judder.frame.SCORES.size == frame.SCORES_LENGTH
+
+
+@given(samples, st.integers(0, 2**31 - 1))
+def test_a_frame_that_was_kept_for_later_gets_its_number(counts, sequence):
+    kept = bytearray(encode(window(counts, boot=7, sequence=3)))
+    frame.number(kept, sequence)
+    assert bytes(kept) == encode(window(counts, boot=7, sequence=sequence))
 
 
 def test_both_sides_agree_on_the_flags():

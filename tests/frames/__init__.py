@@ -12,6 +12,7 @@ import random
 import struct
 from array import array
 from pathlib import Path
+from types import SimpleNamespace
 from zlib import crc32
 
 from node import frame
@@ -35,6 +36,7 @@ FIELDS = (
     "full_scale_g",
     "mode",
     "trigger",
+    "scores",
 )
 
 
@@ -55,7 +57,7 @@ def window(counts, gaps=(), **fields):
     result.flags = 1 if gaps else 0
     for name, value in fields.items():
         assert name in FIELDS
-        setattr(result, name, value)
+        setattr(result, name, SimpleNamespace(**value) if name == "scores" else value)
     return result
 
 
@@ -129,6 +131,24 @@ CASES = {
         "started_at_us": 1790000000000000,
         "started_at_uncertainty_ms": 1004,
     },
+    "scored": {
+        "counts": motor(32, seed=5),
+        "texts": {**_NAMED, "model": "a18284e2"},
+        "trigger": 1,
+        "scores": {"anomaly": 3.5, "class_name": "Lagerschaden", "probability": 0.9375},
+    },
+    "scored without classes": {
+        "counts": motor(32, seed=6),
+        "texts": {**_NAMED, "model": "a18284e2"},
+        "gaps": [[9, 3]],
+        "flags": 1,
+        "scores": {"anomaly": -0.25, "class_name": "", "probability": None},
+    },
+    "scored without clusters": {
+        "counts": motor(32, seed=7),
+        "trigger": 3,
+        "scores": {"anomaly": None, "class_name": "ok", "probability": 1.0},
+    },
 }
 
 
@@ -192,6 +212,23 @@ REPORT_CASES = {
             "rssi_dbm": -71,
             "card": "notecard-8.1.3.17074",
             "heap_free": 390000,
+        },
+    },
+    "scored": {
+        "texts": {**_NAMED, "model": "a18284e2"},
+        "members": {
+            "scored": 92,
+            "events": 3,
+            "unsent": 90,
+            "unfit": 1,
+            "unfit_because": "gaps in the window",
+            "model_refused": "model.bin is not used: it is damaged",
+            "score_low": -1.25,
+            "score_step": 0.25,
+            "scores": [0, 1, 12, 40, 30, 6, 1, 2],
+            "feature_windows": 24,
+            "feature_mean": [0.7213, -3, 1e-05],
+            "feature_variance": [0.01, 0, 2.5],
         },
     },
     "members of later versions": {"sequence": 0x80000005, "members": {"captured": 6, "Größe": [{"a": None}]}},

@@ -116,6 +116,9 @@ def test_golden_frames_decode(name):
     assert {name: getattr(found, name) for name in TEXTS} == dict.fromkeys(TEXTS, "") | case.get("texts", {})
     assert found.flags == case.get("flags", 0)
     assert found.gaps == tuple((index, None if lost >= 0xFFFE else lost) for index, lost in case.get("gaps", []))
+    scores = case.get("scores", {"anomaly": None, "class_name": "", "probability": None})
+    assert (found.anomaly, found.class_name, found.class_probability) == tuple(scores.values())
+    assert found.trigger == case.get("trigger", 0)
     assert found.frame == frame
     assert found.crc == crc32(frame[:-4])
 
