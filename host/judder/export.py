@@ -105,6 +105,7 @@ def write_npz(found: Iterable[Example], path: Path) -> int:
                 [-1 if one.window.samples_lost is None else one.window.samples_lost for one in chosen]
             ),
             flags=np.array([int(example.window.flags) for example in chosen]),
+            full_scale_g=np.array([example.window.full_scale_g or 0 for example in chosen]),  # 0: not known
         )
     return len(chosen)
 

@@ -22,6 +22,8 @@ from judder.window import STANDARD_GRAVITY
 MAGIC = b"VM\xc1\x7f"
 VERSION = 1
 HEADER = struct.Struct("<4sBBHII")
+RATE_TOLERANCE_PERCENT = 10
+"""Of a window against training: parts are 2 to 5 off nominal, and training has seen some of them."""
 TOLERANCE = 1e-3
 """Of features and scores, relative to those above 1."""
 MOST_BYTES = 65536
@@ -131,6 +133,28 @@ class Model:
         )
         if not k or shapes != ((n,), (n,), (k, width), width if of.projection is None else (width, n)):
             raise ModelError(f"model {self.name}: tensors of its clusters do not fit each other")
+
+    def unfit(self, samples: int, interval_s: float | None, full_scale_g: int | None) -> str | None:
+        """Why a window is not like those that it was trained on, as a board says it; None when it is."""
+        if samples != self.samples:
+            return f"trained on {self.samples} samples, this window has {samples}"
+        if not interval_s:
+            return "the window's interval is not known"
+        if abs(interval_s / self.interval_s - 1) * 100 > RATE_TOLERANCE_PERCENT:
+            return f"trained at {1 / self.interval_s:.0f} Hz, this window has {1 / interval_s:.0f} Hz"
+        if self.full_scale_g and full_scale_g != self.full_scale_g:
+            found = "an unknown range" if full_scale_g is None else f"+-{full_scale_g} g"
+            return f"trained at +-{self.full_scale_g} g, this window has {found}"
+        return None
+
+    def is_event(self, scores: Scores) -> bool:
+        """Whether the anomaly or the most probable class exceeds its threshold."""
+        if self.clusters and scores.anomaly is not None and scores.anomaly > self.clusters.threshold:
+            return True
+        if not self.layers:
+            return False
+        best = int(np.argmax(scores.probabilities))
+        return self.classes[best] not in self.normal and bool(scores.probabilities[best] >= self.threshold)
 
     def score(self, acceleration: npt.NDArray[Any]) -> Scores:
         """Of a window, (n, 3) in m/s2. Raises BlockError."""
