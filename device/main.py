@@ -19,7 +19,7 @@ from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
 from node.pacing import PAUSE_S, Budget, Pause
-from node.policy import BEFORE_EVENT, SCHEDULE, choose
+from node.policy import BEFORE_EVENT, MODEL_FILE, SCHEDULE, choose
 from node.report import FIRST_REPORT, Reports
 from node.ring import Ring
 from node.window import OVERRUN, SLOW_BUS, UNKNOWN_LOSS, Window
@@ -36,8 +36,10 @@ KEY_NOTE = "key"
 BOOT_NOTE = "boot"  # on the Notecard: which boot this is, which before it no report has told of that has arrived, and
 # how many windows it had captured when it was stopped
 TEXT_BYTES = 128  # of a frame's text block, besides label and session
-HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free; a 64-bit MicroPython needs twice as much
-HEAP_TO_SCORE = 16384  # as many more with a model
+HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free
+HEAP_TO_SCORE = 8192  # as many more with a model
+HEAP_FOR_MODEL = 32768  # its code and a file of 16 KB; a larger file takes more
+HEAP_FOR_NODE = 20480  # besides what depends on SAMPLES
 RESENT_AT_ONCE = 64  # windows
 RESEND_EVERY_S = 300  # a server that asks in each answer gets no more than that
 UNTOLD = 16  # boots that the note lists; of more it has the number
@@ -87,6 +89,23 @@ def open_ring(values, lost, buffer):
     return ring
 
 
+def for_objects(heap_bytes):
+    """On a runtime whose objects are twice as wide as a board's."""
+    return heap_bytes << (sys.maxsize > 0x7FFFFFFF)
+
+
+def has_room_for_model(values):
+    """Beside all that a board without one needs: windows are worth more than their scores."""
+    gc.collect()
+    try:
+        excess = max(0, os.stat(MODEL_FILE)[6] - HEAP_FOR_MODEL // 2)
+    except OSError:  # there is none
+        return True
+    needed = for_objects(HEAP_FOR_THE_REST + HEAP_TO_SCORE + HEAP_FOR_MODEL) + HEAP_FOR_NODE + excess
+    needed += frame.max_length(values.samples, TEXT_BYTES) + 6 * values.samples + values.least_ring_bytes
+    return not hasattr(gc, "mem_free") or gc.mem_free() > needed  # pyright: ignore
+
+
 class NoRoomError(Exception):
     """For a window, until some that wait have gone."""
 
@@ -96,6 +115,9 @@ class Node:
 
     def __init__(self, values, open_bus=open_i2c):
         self.settings = values
+        self.budget = Budget(values.daily_kb * 1000)
+        self.policy = choose(values, self._may_send, has_room_for_model(values))  # first, or what it leaves lies around
+        gc.collect()
         self.window = Window(values.samples)
         self.frame = bytearray(frame.max_length(values.samples, TEXT_BYTES + len(values.label) + len(values.session)))
         rice.reserve(values.samples)
@@ -105,8 +127,6 @@ class Node:
         self.window.boot = int.from_bytes(os.urandom(4), "little")
         self.reports = Reports(self.window.boot, values.report_every_s)
         self.ring = open_ring(values, self.reports.lose, self.frame)
-        self.budget = Budget(values.daily_kb * 1000)
-        self.policy = choose(values, self._may_send)
         self.post_bytes = values.post_bytes  # at most; less while posts fail
         self.accelerometer = None
         self.identity = None
@@ -267,7 +287,7 @@ class Node:
         if not hasattr(gc, "mem_free"):  # a PC
             return
         rest = HEAP_FOR_THE_REST + (HEAP_TO_SCORE if self.policy.model is not None else 0)
-        free = gc.mem_free() - (rest << (sys.maxsize > 0x7FFFFFFF))  # pyright: ignore
+        free = gc.mem_free() - for_objects(rest)  # pyright: ignore
         fits = max(self.settings.least_ring_bytes, min(free + self.ring.used_bytes, self.settings.ring_bytes))
         if fits < self.settings.ring_bytes and self.identity is None:
             print("memory has no room for RING_BYTES = %d; using %d" % (self.settings.ring_bytes, fits))

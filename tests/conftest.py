@@ -1,6 +1,11 @@
 """Options of the whole suite, and the fault matrix at its end."""
 
+import pytest
 from hypothesis import settings
+from tests.loop import Loop
+
+from judder.config import Config
+from judder.server import background
 
 settings.register_profile("judder", deadline=None)  # how long an example takes says more about the machine
 settings.load_profile("judder")
@@ -22,3 +27,10 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line("fault".ljust(width) + "".join(f"{name:>11}" for name in names))
     for row in rows:
         terminalreporter.write_line(row["fault"].ljust(width) + "".join(f"{row[name]:>11}" for name in names))
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """Makes a tests.loop.Loop; its bench is not yet running."""
+    with background(Config(data=tmp_path / "data", port=0)) as server:
+        yield lambda **kwargs: Loop(server, **kwargs)

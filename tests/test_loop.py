@@ -14,64 +14,22 @@ import pytest
 
 from judder import Flags, decode, demo
 from judder.board import Tree, tree
-from judder.config import Config
 from judder.emulator import fat, faults
-from judder.emulator.bench import Bench
 from judder.emulator.flash import BLOCK_BYTES, Torn
 from judder.emulator.i2c import ADDRESS_NACK, Injected
 from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import response
-from judder.emulator.machine import Machine
 from judder.emulator.notecard import Fault
 from judder.emulator.notecard.faults import AnsweredInstead, BadStream, BrownOut, LostReply
 from judder.emulator.notecard.line import seal
 from judder.emulator.notecard.link import WebResponse
-from judder.emulator.notehub import Notehub
 from judder.emulator.power import PowerCuts
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
 from judder.emulator.swan import PowerCut, Timing
 from judder.frame import HEADER, HEADER_LENGTH
-from judder.server import background
 
 HOUR_S = 3600
-
-
-class Loop:
-    """One bench, the server it posts to, and what its console said."""
-
-    def __init__(self, server, **kwargs):
-        settings = {"CAPTURE_EVERY_S": 60} | kwargs.pop("settings", {})
-        self.server = server
-        self.lines = []
-        self.notehub = Notehub({"ingest": server.url})
-        send = kwargs.pop("send", self.notehub.send)
-        self.bench = Bench(
-            Machine.demo(), send, settings=settings, on_line=lambda _, line: self.lines.append(line), **kwargs
-        )
-
-    def stored(self):
-        return {(found.boot, found.sequence): found for found in self.server.queue.windows()}
-
-    def check_nothing_lost_or_doubled(self):
-        stored = self.stored()
-        assert stored.keys() == self.bench.captured.keys() == self.bench.acknowledged
-        assert len(list(self.server.queue.windows())) == len(stored)
-        for key, window in stored.items():
-            truth = self.bench.captured[key]
-            assert truth.repeated == 0
-            assert abs((window.samples_lost or 0) - truth.lost) <= 2
-            assert window.device == self.bench.device
-
-    def said(self, text):
-        return [line for line in self.lines if text in line]
-
-
-@pytest.fixture
-def loop(tmp_path):
-    """Makes a loop; its bench is not yet running."""
-    with background(Config(data=tmp_path / "data", port=0)) as server:
-        yield lambda **kwargs: Loop(server, **kwargs)
 
 
 def payload_bytes(window):

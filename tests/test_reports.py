@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 from tests.chain import SETTINGS
-from tests.test_loop import HOUR_S, Loop
+from tests.loop import Loop
+from tests.test_loop import HOUR_S
 
 from judder import demo
 from judder.config import Config

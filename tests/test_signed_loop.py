@@ -4,7 +4,8 @@ import itertools
 import shutil
 
 import pytest
-from tests.test_loop import HOUR_S, Loop, safe
+from tests.loop import Loop
+from tests.test_loop import HOUR_S, safe
 
 from judder.board import Tree, tree
 from judder.config import Config

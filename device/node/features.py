@@ -74,7 +74,7 @@ def _flatten(block, values):
 
 
 def _raw(block, values):
-    return values
+    return vector(values)  # a copy: the next axis may use its room
 
 
 def _centred(values):

@@ -8,7 +8,7 @@ which tell how far the machine has drifted from what the model was trained on.
 import gc
 
 from node import clock
-from node.policy import LEVEL, SCHEDULE, SCORE, Policy
+from node.policy import LEVEL, NO_MEMORY, SCHEDULE, SCORE, Policy
 from node.window import GAP
 
 BINS = 16  # of the histogram; the threshold lies between the middle ones
@@ -20,19 +20,19 @@ def load(path):
     """(model, complaint): None for what there is not. The model has proved itself."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            from node.model import Model, ModelError  # only now: most boards have none
+
+            gc.collect()
+            try:
+                model = Model(file)
+                model.prove()
+                return model, None
+            except ModelError as error:
+                return None, "%s is not used: %s" % (path, error)
     except OSError:
         return None, None
-    from node.model import Model, ModelError  # only now: most boards have none
-
-    try:
-        model = Model(data)
-        model.prove()
-    except ModelError as error:
-        return None, "%s is not used: %s" % (path, error)
     except MemoryError:
-        return None, "%s is not used: memory has no room for its %d bytes" % (path, len(data))
-    return model, None
+        return None, NO_MEMORY
 
 
 class Judge(Policy):
@@ -41,8 +41,9 @@ class Judge(Policy):
     def __init__(self, values, model, refusal=None, daily_room=lambda: 1):
         self.model = model
         self.counts = {"scored": 0, "events": 0, "unsent": 0, "unfit": 0}
-        self._refusal = refusal
+        super().__init__(refusal)
         self._unfit_because = None
+        self._fits = True  # the window before did
         self._held = []  # frames from before an event that may yet come
         self._settings = values
         self._daily_room = daily_room
@@ -53,7 +54,7 @@ class Judge(Policy):
         self._means = self._squares = None
 
     def complaints(self):
-        found = [self._refusal] if self._refusal else []
+        found = super().complaints()
         if self._settings.upload == "score" and self.model is None and not self._levels():
             found.append(
                 "UPLOAD = score, but there is no model, EVENT_RMS_MG or EVENT_KURTOSIS to score with:"
@@ -107,11 +108,9 @@ class Judge(Policy):
         self.counts["unsent"] -= 1
 
     def members(self):
-        found = {}
+        found = super().members()
         if self.model is not None or any(self.counts.values()):
             found.update(self.counts)
-        if self._refusal:
-            found["model_refused"] = self._refusal
         if self._unfit_because:
             found["unfit_because"] = self._unfit_because
         if self.model is not None:
@@ -141,13 +140,15 @@ class Judge(Policy):
                 scores = model.score(window.counts, _scale(window))
                 self._note(scores)
                 self.counts["scored"] += 1
+                self._fits = True
                 return scores
             except MemoryError:
                 reason = "no memory to score it"
             except Exception as error:  # the window itself is good, and is not to suffer
                 reason = "scoring failed: %r" % (error,)
-        if reason != self._unfit_because:
+        if self._fits:
             print("windows are not scored: %s" % reason)
+        self._fits = False
         self._unfit_because = reason
         self.counts["unfit"] += 1
         return None

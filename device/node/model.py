@@ -18,6 +18,7 @@ MAGIC = b"VM\xc1\x7f"
 VERSION = 1
 HEADER = "<4sBBHII"
 HEADER_LENGTH = 16
+PIECE_BYTES = 1024
 TOLERANCE = 1e-3  # of features and scores, relative to those above 1
 RATE_TOLERANCE_PERCENT = 10  # parts are 2 to 5 off nominal, and training has seen some of them
 FAR = 1000.0  # where Edge Impulse's search for the nearest cluster starts
@@ -42,54 +43,65 @@ class Scores:
 
 
 class Model:
-    """Of the bytes of a file. Raises ModelError when it is damaged, of a later version, or not for this runtime."""
+    """Of a file, open in binary. Raises ModelError when it is damaged, of a later version, or not for this runtime."""
 
-    def __init__(self, data):
-        content = _content(data)
-        self.id = "%08x" % struct.unpack_from("<I", data, len(data) - 4)[0]
+    def __init__(self, file):
+        length, checksum = _check(file)
+        self.id = "%08x" % checksum
+        content = _content(file)
         try:
-            self.name = content["name"]
-            self.samples = content["samples"]
-            self.interval_s = content["interval_s"]
-            self.full_scale_g = content["full_scale_g"]
-            self.classes = content["classes"]
-            self.normal = content["normal"]
-            self.class_threshold = float(content["threshold"])
-            self.anomaly_threshold = self.anomaly_spread = None
-            if content["clustered"]:
-                self.anomaly_threshold = float(content["anomaly_threshold"])
-                self.anomaly_spread = float(content["anomaly_spread"])
-            self._blocks = content["blocks"]
-            self._golden = content["golden"]
-            if not (isinstance(self.classes, list) and isinstance(self.normal, list)):
-                raise ModelError("its content is not that of a model: classes")
-            if any(len(name.encode()) >= CLASS_BYTES for name in self.classes):
-                raise ModelError("the name of a class takes more than %d bytes" % (CLASS_BYTES - 1))
-            for block in self._blocks:
-                features.check(block)
-            self._read(data, content)
+            self._take(content)
+            self._read(file, content, length)
         except features.BlockError as error:
             raise ModelError("this firmware cannot run it: %s" % error)
         except ModelError:
             raise
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError("its content is not that of a model: %r" % (error,))
 
-    def _read(self, data, content):
+    def _take(self, content):
+        self.name = content["name"]
+        self.samples = content["samples"]
+        self.interval_s = content["interval_s"]
+        self.full_scale_g = content["full_scale_g"]
+        self.classes = content["classes"]
+        self.normal = content["normal"]
+        self.class_threshold = float(content["threshold"])
+        self.anomaly_threshold = self.anomaly_spread = None
+        if content["clustered"]:
+            self.anomaly_threshold = float(content["anomaly_threshold"])
+            self.anomaly_spread = float(content["anomaly_spread"])
+        if not (isinstance(self.classes, list) and isinstance(self.normal, list)):
+            raise ModelError("its content is not that of a model: classes")
+        if any(len(name.encode()) >= CLASS_BYTES for name in self.classes):
+            raise ModelError("the name of a class takes more than %d bytes" % (CLASS_BYTES - 1))
+        self._blocks = content["blocks"]
+        for block in self._blocks:
+            features.check(block)
+        self._clustered = content["clustered"]  # indices of features
+
+    def _read(self, file, content, length):
+        """The tensors, one by one: at no time is there the whole file."""
+
+        def piece(offset, size):
+            if not HEADER_LENGTH <= offset <= offset + size <= length:
+                raise ValueError("a tensor outside the file")
+            file.seek(offset)
+            return file.read(size)
+
         def read(name):
             offset, count = content["tensors"][name]
-            return tensor(data, offset, count)
+            return tensor(piece(offset, 4 * count))
 
         self._layers = [
             (read("weights%d" % i), read("bias%d" % i), activation) for i, activation in enumerate(content["layers"])
         ]
-        self._clustered = content["clustered"]  # indices of features
         if self._clustered:
             self._clusters = [read(name) for name in ("mean", "scale", "centers", "reach")]
             self._projection = read("projection") if "projection" in content["tensors"] else None
         self._expected = read("golden")
-        start = self._golden["offset"]
-        self._golden_counts = array("h", bytes(data[start : start + 6 * self._golden["samples"]]))
+        golden = content["golden"]
+        self._golden = array("h", piece(golden["offset"], 6 * golden["samples"])), golden["scale"]
 
     def unfit(self, samples, interval_s, full_scale_g):
         """Why a window is not like those that the model was trained on; None when it is."""
@@ -109,9 +121,11 @@ class Model:
         return Scores(found, self._distance(found), self.classes, self._classify(found))
 
     def prove(self):
-        """Raise ModelError unless features and scores of the golden window come out as expected."""
+        """Raise ModelError unless the golden window gives what is expected. Once: it is gone then."""
+        (counts, scale), expected = self._golden, self._expected
+        self._golden = self._expected = None
         try:
-            scores = self.score(self._golden_counts, self._golden["scale"])
+            scores = self.score(counts, scale)
         except MemoryError:
             raise
         except Exception as error:  # whatever a file may say that contradicts itself
@@ -119,11 +133,11 @@ class Model:
         found = [float(value) for value in scores.features] + scores.probabilities
         if scores.anomaly is not None:
             found.append(scores.anomaly)
-        if len(found) != len(self._expected):
-            raise ModelError("it gives %d numbers and should give %d" % (len(found), len(self._expected)))
-        for i, expected in enumerate(self._expected):
-            if not abs(found[i] - expected) <= TOLERANCE * max(1, abs(expected)):  # so that NaN is none either
-                raise ModelError("number %d of its golden window is %g, should be %g" % (i, found[i], expected))
+        if len(found) != len(expected):
+            raise ModelError("it gives %d numbers and should give %d" % (len(found), len(expected)))
+        for i, wanted in enumerate(expected):
+            if not abs(found[i] - wanted) <= TOLERANCE * max(1, abs(wanted)):  # so that NaN is none either
+                raise ModelError("number %d of its golden window is %g, should be %g" % (i, found[i], wanted))
 
     def _classify(self, values):
         if not self._layers:
@@ -155,18 +169,35 @@ class Model:
         return nearest
 
 
-def _content(data):
-    """The JSON of a model file that is whole."""
-    if len(data) < HEADER_LENGTH + 4 or bytes(data[:4]) != MAGIC:
+def _check(file):
+    """Length and checksum of a model file that is whole."""
+    header = file.read(HEADER_LENGTH)
+    if len(header) < HEADER_LENGTH or header[:4] != MAGIC:
         raise ModelError("it is no model file")
-    _, version, _, _, length, json_length = struct.unpack_from(HEADER, data)
+    version, length = header[4], struct.unpack_from(HEADER, header)[4]
     if version != VERSION:
         raise ModelError("it is of version %d; this firmware reads version %d" % (version, VERSION))
-    if length != len(data):
-        raise ModelError("%d of its %d bytes are there" % (len(data), length))
-    if crc32(memoryview(data)[: length - 4]) & 0xFFFFFFFF != struct.unpack_from("<I", data, length - 4)[0]:
+    there = file.seek(0, 2)
+    if length != there or length < HEADER_LENGTH + 4:
+        raise ModelError("%d of its %d bytes are there" % (there, length))
+    file.seek(0)
+    found = 0
+    left = length - 4
+    while left:
+        piece = file.read(min(left, PIECE_BYTES))
+        found = crc32(piece, found)
+        left -= len(piece)
+    (checksum,) = struct.unpack("<I", file.read(4))
+    if found & 0xFFFFFFFF != checksum:
         raise ModelError("it is damaged: its checksum is wrong")
+    return length, checksum
+
+
+def _content(file):
+    """The JSON behind the header."""
+    file.seek(0)
+    json_length = struct.unpack_from(HEADER, file.read(HEADER_LENGTH))[5]
     try:
-        return json.loads(bytes(data[HEADER_LENGTH : HEADER_LENGTH + json_length]).decode())
+        return json.loads(file.read(json_length).decode())
     except ValueError:  # not UTF-8 either
         raise ModelError("it is damaged: its content is no JSON")

@@ -1,19 +1,21 @@
 """Which windows are sent: all, unless there is a model or a setting that says otherwise (node/judge.py)."""
 
-import os
-
 SCHEDULE, SCORE, LEVEL, BEFORE_EVENT = range(4)  # trigger of a frame
 MODEL_FILE = "model.bin"
+NO_MEMORY = MODEL_FILE + " is not used: memory has no room for it; fewer SAMPLES or a smaller model need less"
 
 
 class Policy:
-    """Send all."""
+    """Send all. `refusal`: why a model is not used."""
 
     model = None
 
+    def __init__(self, refusal=None):
+        self._refusal = refusal
+
     def complaints(self):
         """What of the settings cannot work, and why a model is not used."""
-        return []
+        return [self._refusal] if self._refusal else []
 
     def judge(self, window):
         """The trigger to send the window with; None: it is not to be sent now. `window.scores` is set if it can be."""
@@ -34,17 +36,29 @@ class Policy:
 
     def members(self):
         """What a report says of the windows that were judged."""
-        return {}
+        return {"model_refused": self._refusal} if self._refusal else {}
 
     def reported(self):
         """It has."""
 
 
-def choose(values, daily_room):
+def choose(values, daily_room, room_for_model):
     """The policy that settings and drive ask for. `daily_room()`: bytes that the day's budget has left."""
+    refusal = None
+    if _has_model() and not room_for_model:
+        refusal = NO_MEMORY
     levels = values.event_rms_mg or values.event_kurtosis
-    if values.upload == "all" and not levels and MODEL_FILE not in os.listdir():
-        return Policy()
+    if values.upload == "all" and not levels and (refusal or not _has_model()):
+        return Policy(refusal)
     from node import judge  # only now: it takes 10 KB, and most boards send all
 
-    return judge.Judge(values, *judge.load(MODEL_FILE), daily_room)
+    loaded = (None, refusal) if refusal else judge.load(MODEL_FILE)
+    return judge.Judge(values, *loaded, daily_room)
+
+
+def _has_model():
+    try:
+        open(MODEL_FILE, "rb").close()
+        return True
+    except OSError:
+        return False

@@ -21,9 +21,9 @@ def vector(values):
     return np.array(values, dtype=_FLOAT)
 
 
-def tensor(data, offset, count):
-    """A float32 vector that lies in `data`, little-endian; it is used where it lies."""
-    return np.frombuffer(data, dtype=_FLOAT, count=count, offset=offset)
+def tensor(data):
+    """A float32 vector of little-endian bytes, as every port has them."""
+    return np.frombuffer(data, dtype=_FLOAT)
 
 
 def axis(counts, number, scale):

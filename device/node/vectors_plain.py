@@ -4,22 +4,27 @@ import math
 from array import array
 
 _transforms = {}  # by number of points
+_axis = array("f")
 
 
 def vector(values):
     return array("f", values)
 
 
-def tensor(data, offset, count):
-    return array("f", bytes(data[offset : offset + 4 * count]))  # every port is little-endian, too
+def tensor(data):
+    """A float32 vector of little-endian bytes, as every port has them."""
+    return array("f", data)
 
 
 def axis(counts, number, scale):
+    """In room that the next call uses again: a small heap seldom has such a piece."""
+    global _axis
     samples = len(counts) // 3
-    out = array("f", bytes(4 * samples))
+    if len(_axis) != samples:
+        _axis = array("f", bytes(4 * samples))
     for i in range(samples):
-        out[i] = counts[3 * i + number] * scale
-    return out
+        _axis[i] = counts[3 * i + number] * scale
+    return _axis
 
 
 def mean(values):

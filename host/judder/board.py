@@ -7,6 +7,9 @@ RING_FILE = "ring.bin"
 RING_BYTES = 256 * 1024
 """The board's file for windows that wait (device/node/ring.py): `judder deploy` makes it once, and it never grows."""
 
+MODEL_FILE = "model.bin"
+"""The model that the board scores its windows with (device/node/policy.py)."""
+
 
 @dataclass(frozen=True)
 class Tree:

@@ -2,10 +2,11 @@
 
 import sys
 
-from tests.bench import bench_decode, bench_device, bench_emulator, bench_notecard, bench_server
+from tests.bench import bench_decode, bench_device, bench_emulator, bench_model, bench_notecard, bench_server
 
 BENCHES = {
     "device": bench_device,
+    "model": bench_model,
     "decode": bench_decode,
     "server": bench_server,
     "emulator": bench_emulator,

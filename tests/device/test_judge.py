@@ -1,5 +1,6 @@
 """Which windows are sent, and what the reports say of the others."""
 
+import io
 import json
 import math
 import random
@@ -20,7 +21,7 @@ from node.model import Model, Scores
 from node.settings import Settings
 
 HOUR_US = 3600 * 1000000
-SMALL = Model(drawn(blocks=[spectral(fft=16)], clusters=2, of=4, samples=64).to_bytes())
+SMALL = Model(io.BytesIO(drawn(blocks=[spectral(fft=16)], clusters=2, of=4, samples=64).to_bytes()))
 
 
 @pytest.fixture
@@ -255,16 +256,16 @@ def test_what_memory_has_no_room_for_is_not_held(now):
 
 def test_a_board_that_sends_all_loads_none_of_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert type(policy.choose(Settings(), lambda: 1)) is policy.Policy
+    assert type(policy.choose(Settings(), lambda: 1, True)) is policy.Policy
     assert policy.Policy().judge(SimpleNamespace()) == policy.SCHEDULE
     assert policy.Policy().members() == {}
-    assert type(policy.choose(Settings('UPLOAD = "off"'), lambda: 1)) is judge.Judge
+    assert type(policy.choose(Settings('UPLOAD = "off"'), lambda: 1, True)) is judge.Judge
     (tmp_path / policy.MODEL_FILE).write_bytes(drawn().to_bytes())
-    chosen = policy.choose(Settings(), lambda: 1)
+    chosen = policy.choose(Settings(), lambda: 1, True)
     assert chosen.model.samples == 1024
     assert chosen.model.interval_s == INTERVAL_S
     (tmp_path / policy.MODEL_FILE).write_bytes(b"something")
-    refused = policy.choose(Settings(), lambda: 1)
+    refused = policy.choose(Settings(), lambda: 1, True)
     assert refused.model is None
     assert "it is no model file" in refused.complaints()[0]
     assert "no model file" in refused.members()["model_refused"]

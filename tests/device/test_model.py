@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import io
 import json
 import re
 import struct
@@ -102,6 +103,10 @@ def for_device(block):
     return {**named, "filter": "none"} if sections is None else {**named, "sections": sections.tolist()}
 
 
+def device_model(data):
+    return model.Model(io.BytesIO(data))
+
+
 def agree(blocks, counts, within=1e-3):
     """Whether device and host do; and what they found."""
     expected = host.compute(blocks, counts * GOLDEN_SCALE, 1 / INTERVAL_S)
@@ -193,7 +198,7 @@ def test_blocks_that_cannot_be_run_are_refused(changes, reason):
 def test_host_and_device_read_the_same_model(made, kernel):
     data = made.to_bytes()
     read, name = from_bytes(data)
-    on_device = model.Model(data)
+    on_device = device_model(data)
     on_device.prove()
     assert on_device.id == name
     counts = np.random.default_rng(5).normal(0, 40, (1024, 3)).astype(np.int16)
@@ -234,7 +239,7 @@ def test_what_is_cut_off_or_flipped_is_refused(data):
         flipped[at // 8] ^= 1 << at % 8
         bad = bytes(flipped)
     with pytest.raises(model.ModelError):
-        model.Model(bad)
+        device_model(bad)
     with pytest.raises(ModelError):
         from_bytes(bad)
 
@@ -250,7 +255,7 @@ def test_a_wrong_golden_vector_is_refused(kernel):
         wrong = bytearray(data)
         (expected,) = struct.unpack_from("<f", data, offset + 4 * number)
         struct.pack_into("<f", wrong, offset + 4 * number, expected + max(1, abs(expected)) * 0.003)
-        one = model.Model(sealed(bytes(wrong)))
+        one = device_model(sealed(bytes(wrong)))
         with pytest.raises(model.ModelError, match=f"number {number} of its golden window"):
             one.prove()
 
@@ -263,7 +268,7 @@ def test_nonsense_behind_a_right_checksum_is_a_model_error_and_nothing_else(data
     value = data.draw(st.sampled_from([None, -1, 0, "x", [], {}, [1], [[1]], [None], {"golden": [0, 1]}]))
     bad = edited(DAMAGED, lambda members: members.__setitem__(name, value))
     with contextlib.suppress(model.ModelError):
-        model.Model(bad).prove()
+        device_model(bad).prove()
 
 
 @pytest.mark.parametrize(
@@ -277,12 +282,12 @@ def test_nonsense_behind_a_right_checksum_is_a_model_error_and_nothing_else(data
 )
 def test_models_that_contradict_themselves_are_refused(change, reason):
     with pytest.raises(model.ModelError, match=reason):
-        model.Model(edited(DAMAGED, change)).prove()
+        device_model(edited(DAMAGED, change)).prove()
 
 
 def test_a_later_version_is_refused():
     with pytest.raises(model.ModelError, match="version 2; this firmware reads version 1"):
-        model.Model(sealed(DAMAGED[:4] + b"\2" + DAMAGED[5:]))
+        device_model(sealed(DAMAGED[:4] + b"\2" + DAMAGED[5:]))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +302,7 @@ def test_a_later_version_is_refused():
     ],
 )
 def test_windows_unlike_those_of_training_are_unfit(samples, interval_s, full_scale_g, reason):
-    found = model.Model(drawn().to_bytes()).unfit(samples, interval_s, full_scale_g)
+    found = device_model(drawn().to_bytes()).unfit(samples, interval_s, full_scale_g)
     assert found is None if reason is None else re.search(reason, found)
 
 

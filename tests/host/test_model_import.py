@@ -133,7 +133,7 @@ def test_boards_prove_imported_models_and_find_the_same_features(service, of):
     model = fetched(service, of()).model()
     data = model.to_bytes()
     again, _ = from_bytes(data)
-    board = BoardModel(data)
+    board = BoardModel(io.BytesIO(data))
     board.prove()
     counts = np.clip(WINDOW / GOLDEN_SCALE, -32768, 32767).astype("<i2")
     on_host, on_board = again.score(counts * GOLDEN_SCALE), board.score(counts.ravel(), GOLDEN_SCALE)
@@ -318,7 +318,7 @@ def test_a_filter_runs_on_boards(service):
     impulse = fetched(service, project([block], [k_means([block])]))
     model = impulse.model()
     assert remarks(impulse, model) == []
-    BoardModel(model.to_bytes()).prove()
+    BoardModel(io.BytesIO(model.to_bytes())).prove()
 
 
 def test_a_filter_of_order_0_becomes_bins_and_runs_on_boards(service):
@@ -328,7 +328,7 @@ def test_a_filter_of_order_0_becomes_bins_and_runs_on_boards(service):
     assert model.blocks[0]["bins"] == [1, 5]
     assert "filter" not in model.blocks[0]
     assert remarks(impulse, model) == []
-    BoardModel(model.to_bytes()).prove()
+    BoardModel(io.BytesIO(model.to_bytes())).prove()
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_what_boards_refuse_is_imported_and_said(service, parameters, features, 
     data = model.to_bytes()
     assert from_bytes(data)[0].blocks == model.blocks
     with pytest.raises(BoardError, match="this firmware cannot run it"):
-        BoardModel(data)
+        BoardModel(io.BytesIO(data))
 
 
 @given(

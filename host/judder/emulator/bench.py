@@ -25,7 +25,7 @@ from zlib import crc32
 
 import numpy as np
 
-from judder.board import RING_BYTES, RING_FILE, Tree
+from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, Tree
 from judder.emulator import fat
 from judder.emulator.clock import Clock, VirtualClock
 from judder.emulator.flash import Flash
@@ -154,6 +154,10 @@ class Bench:
         """Let the board run for a time of its own."""
         deadline_ns = self.clock.now_ns() + seconds * 1e9
         self._run(lambda: self.clock.now_ns() >= deadline_ns)
+
+    def install(self, model: bytes) -> None:
+        """Put a model on the drive, as `judder deploy` does; the board uses it from its next start on."""
+        (self.swan.drive / MODEL_FILE).write_bytes(model)
 
     def stop(self) -> None:
         """Make a run end soon, from any thread."""

@@ -1,6 +1,6 @@
 // node wasm.mjs MICROPYTHON_MJS READ_FD WRITE_FD DEVICE BOOT START: the wasm build of MicroPython on the bench's stream.
 //
-// Its file system is in memory: the board's tree and settings.toml are copied in. Bytes cross as hex strings.
+// Its file system is in memory: the board's tree, settings.toml and a model are copied in. Bytes cross as hex strings.
 
 import fs from "node:fs";
 import path from "node:path";
@@ -41,7 +41,7 @@ function copy(from, to) {
 
 copy(device, "/device");
 copy(boot, "/boot.py");
-if (fs.existsSync("settings.toml")) copy("settings.toml", "/settings.toml");
+for (const name of ["settings.toml", "model.bin"]) if (fs.existsSync(name)) copy(name, "/" + name);
 const here = path.dirname(fileURLToPath(import.meta.url));
 copy(path.join(here, "bootstrap.py"), "/bootstrap.py");
 copy(path.join(here, "..", "modules", "_flash_file.py"), "/_flash_file.py");

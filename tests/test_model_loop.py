@@ -1,0 +1,136 @@
+"""The loop with a model on the board: scores in the frames, events that arrive, and what is not sent counts."""
+
+from dataclasses import replace
+from zlib import crc32
+
+import numpy as np
+import pytest
+from tests.models import INTERVAL_S, drawn, spectral
+
+from judder.board import MODEL_FILE
+from judder.emulator.machine import Machine, Service
+from judder.emulator.runtime import RUNTIMES, RuntimeMissingError, micropython
+from judder.model.file import Clusters, Model, model_id
+
+HOUR_S = 3600
+LEVEL_M_S2 = 0.1 * 9.80665 / np.sqrt(2)  # the machine's x, from its fundamental
+
+
+def level_model():
+    """How far the level of x is from a healthy machine's: nothing that was trained."""
+    one = np.ones(1, np.float32)
+    clusters = Clusters((0,), one * LEVEL_M_S2, one * LEVEL_M_S2, one.reshape(1, 1) * 0, one * 0.2, 0.1)
+    block = {"type": "flatten", "of": ["stdev"], "axes": [0]}
+    return Model("level of x", "tests", 256, INTERVAL_S, 2, (block,), clusters=clusters)
+
+
+RUNTIMES_WITH_ROOM = {**RUNTIMES, "micropython": lambda: micropython(heap_kb=384)}
+
+
+@pytest.mark.parametrize("name", RUNTIMES_WITH_ROOM)
+def test_every_frame_says_what_the_model_found_on_every_runtime(loop, name):
+    """On CPython through ulab's functions and no others, on MicroPython with plain arrays."""
+    try:
+        runtime = RUNTIMES_WITH_ROOM[name]()
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    blocks = (
+        spectral(fft=64),
+        spectral(fft=16, version=3, filter="high", order=4, cutoff_hz=250, bins=[1, 1], centred=True),
+    )
+    model = drawn(blocks=blocks, samples=1024)
+    data = model.to_bytes()
+    running = loop(runtime=runtime)
+    running.bench.install(data)
+    with running.bench as bench:
+        bench.run(3)
+    running.check_nothing_lost_or_doubled()
+    assert len(running.stored()) >= 3
+    assert not running.said("MemoryError")
+    for window in running.stored().values():
+        expected = model.score(window.acceleration)
+        assert window.model == model_id(data)
+        assert window.anomaly == pytest.approx(expected.anomaly, rel=1e-3, abs=1e-3)
+        assert window.class_name == model.classes[int(np.argmax(expected.probabilities))]
+        assert window.class_probability == pytest.approx(max(expected.probabilities), abs=1e-3)
+    assert all("anomaly" in line for line in running.said(" captured: "))
+
+
+def test_with_score_only_events_arrive_and_what_was_before_them_and_the_rest_is_counted(loop):
+    """An imbalance doubles after six hours. Bench and store agree on every window, also on those that were held."""
+    service = Service(Machine.demo(), speed_swing=0.02, defect="imbalance", defect_from_s=6.1 * HOUR_S, defect_factor=2)
+    settings = {"UPLOAD": "score", "CAPTURE_EVERY_S": 600, "SAMPLES": 256, "BEFORE_EVENT": 2, "REPORT_EVERY_S": 7200}
+    running = loop(source=service, settings=settings)
+    running.bench.install(level_model().to_bytes())
+    with running.bench as bench:
+        bench.run_for(9 * HOUR_S)
+    running.check_nothing_lost_or_doubled()
+    for key, window in running.stored().items():
+        assert crc32(window.counts.astype("<i2").tobytes()) == bench.captured[key].counts_crc
+    stored = [window for _, window in sorted(running.stored().items())]
+    assert [window.trigger for window in stored] == [0, 3, 3, 1, 1, 1]  # at the start; events are an hour apart
+    started_s = [truth.first_sample_utc_s for _, truth in sorted(bench.captured.items())]
+    assert [round((one - started_s[1]) / 600) for one in started_s[1:4]] == [0, 1, 2]
+    assert all(abs(one.started_at.timestamp() - said) < 2 for one, said in zip(stored[1:], started_s[1:], strict=True))
+    assert [window.anomaly > 0.1 for window in stored] == [False, False, False, True, True, True]
+    report = next(iter(running.server.queue.newest_reports()))
+    measured = len(bench.kept_back) + 4
+    assert report.model == model_id(level_model().to_bytes())
+    assert report.scored <= measured
+    assert report.scored >= measured - 12  # since the report
+    assert sum(report.scores) == report.scored
+    assert report.unsent == report.scored - sum(one < report.written_at.timestamp() for one in started_s)
+    assert report.feature_windows == 12  # one in 10 minutes, for two hours
+    assert report.feature_mean[0] == pytest.approx(2 * LEVEL_M_S2, rel=0.1)
+    (account,) = running.server.queue.accounts()
+    assert (account.captured, account.missing, account.lost) == (6, 0, {})
+
+
+def test_levels_make_events_without_a_model(loop):
+    service = Service(replace(Machine.demo(), bearing_g=0.0), defect="imbalance", defect_from_s=1800, defect_factor=3)
+    settings = {"UPLOAD": "score", "SAMPLES": 256, "UPLOAD_EVERY_S": 0, "BEFORE_EVENT": 0, "EVENT_RMS_MG": 180}
+    running = loop(source=service, settings=settings)
+    with running.bench as bench:
+        bench.run_for(HOUR_S)
+    running.check_nothing_lost_or_doubled()
+    assert [window.trigger for window in running.stored().values()] == [2]
+    assert not running.said("not used")
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda data: data[:-9], lambda data: b"", lambda data: data[:99] + b"?" + data[100:]]
+)
+def test_a_damaged_model_never_becomes_active_and_the_board_goes_on(loop, spoil):
+    running = loop(settings={"SAMPLES": 256})
+    running.bench.install(spoil(level_model().to_bytes()))
+    with running.bench as bench:
+        bench.run(2)
+    running.check_nothing_lost_or_doubled()
+    assert all((window.model, window.anomaly) == ("", None) for window in running.stored().values())
+    assert running.said(f"{MODEL_FILE} is not used: ")
+    assert "not used" in next(iter(running.server.queue.newest_reports())).model_refused
+
+
+def test_a_heap_without_room_for_the_model_still_holds_windows(loop):
+    try:
+        runtime = micropython(heap_kb=256)
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    running = loop(runtime=runtime)
+    running.bench.install(drawn().to_bytes())
+    with running.bench as bench:
+        bench.run(3)
+    running.check_nothing_lost_or_doubled()
+    assert running.said("memory has no room for it")
+    assert not running.said("MemoryError")
+
+
+def test_a_model_of_another_rate_scores_nothing_and_all_is_sent(loop):
+    running = loop(settings={"SAMPLES": 256, "ODR_HZ": 400})
+    running.bench.install(level_model().to_bytes())
+    with running.bench as bench:
+        bench.run(2)
+    running.check_nothing_lost_or_doubled()
+    assert all(window.anomaly is None for window in running.stored().values())
+    (line,) = running.said("windows are not scored")
+    assert "trained at 1344 Hz" in line
