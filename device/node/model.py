@@ -123,7 +123,7 @@ class Model:
     def prove(self):
         """Raise ModelError unless the golden window gives what is expected. Once: it is gone then."""
         (counts, scale), expected = self._golden, self._expected
-        self._golden = self._expected = None
+        del self._golden, self._expected
         try:
             scores = self.score(counts, scale)
         except MemoryError:

@@ -115,8 +115,11 @@ class Model:
             width = len(layer.bias)
         if self.layers and width != len(self.classes):
             raise ModelError(f"model {self.name}: {width} outputs for {len(self.classes)} classes")
-        if long := [name for name in self.classes if len(name.encode()) > CLASS_BYTES]:
-            raise ModelError(f"model {self.name}: the class {long[0]!r} has a name of more than {CLASS_BYTES} bytes")
+        for name in self.classes:
+            if any("\ud800" <= character <= "\udfff" for character in name) or len(name.encode()) > CLASS_BYTES:
+                raise ModelError(
+                    f"model {self.name}: {name!r} is no name of a class: at most {CLASS_BYTES} bytes of text"
+                )
         if self.clusters:
             self._check_clusters(self.clusters, inputs)
 
