@@ -117,6 +117,18 @@ def test_standard_is_k_means():
     assert model.clusters.centers.shape == (32, 39)
 
 
+def test_there_may_be_several_clusters_in_the_kept_directions():
+    trained = train(healthy(), replace(FFT16, clusters=3))
+    assert trained.model.clusters.centers.shape == (3, 26)
+    OnBoard(trained.data).prove()
+    scores = clusters.scores(
+        trained.model.clusters, np.array([trained.model.score(healthy()[0].acceleration).features])
+    )
+    assert scores[0] <= 1e-6
+    alike = [healthy()[0]] * 80
+    assert train(alike, Options(fft=16, standard=True)).report.threshold == pytest.approx(0, abs=1e-6)
+
+
 def test_the_filter_follows_the_rate():
     assert [impulse(32, rate_hz)[1]["cutoff_hz"] for rate_hz in (1344, 1371, 400, 99.7)] == [250, 250, 74, 18]
 
