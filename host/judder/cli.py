@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from judder import __version__, cli_account, cli_board, cli_model, cli_store
+from judder import __version__, cli_account, cli_board, cli_import, cli_model, cli_store
 from judder.cli_store import refuse
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 cli_store.queue_app.command()(cli_account.losses)
 app.add_typer(cli_store.queue_app, name="queue")
+cli_model.model_app.command("import")(cli_import.import_model)
 app.add_typer(cli_model.model_app, name="model")
 app.command()(cli_store.label)
 app.command()(cli_store.export)

@@ -193,8 +193,8 @@ def export(
     selection = Selection(
         device=device,
         label=label,
-        since=_time(since),
-        until=_time(until),
+        since=utc_time(since),
+        until=utc_time(until),
         flagged=flagged,
         rate_hz=rate_hz,
         testing_fraction=testing_fraction,
@@ -218,7 +218,8 @@ def export(
     )
 
 
-def _time(text: str | None) -> datetime | None:
+def utc_time(text: str | None) -> datetime | None:
+    """Of an option."""
     if text is None:
         return None
     try:
@@ -229,5 +230,5 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _microseconds(text: str | None) -> int | None:
-    found = _time(text)
+    found = utc_time(text)
     return None if found is None else round(found.timestamp() * 1e6)

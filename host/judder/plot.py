@@ -1,4 +1,6 @@
-"""A window's waveform and spectrum as text: braille dots, or plain ASCII where the terminal has no more."""
+"""A window's waveform and spectrum as text, and a histogram: braille dots and blocks, or plain ASCII instead."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +39,24 @@ def spectrum(acceleration: NDArray[np.floating], interval_s: float, width: int, 
     lines = _framed(picture, (f"{limit:.3g}", "", "0"), plain=plain)
     left = f"amplitude of {'xyz'[axis]} in m/s2, strongest at {peak_hz:.2f} Hz"
     return "\n".join([*lines, _scale(left, f"{frequencies_hz[-1]:.0f} Hz", width)])
+
+
+def histogram(
+    edges: Sequence[float], counts: Sequence[int], others: Sequence[int], limit: float, width: int, *, plain: bool
+) -> str:
+    """A line a bin: `counts` filled, `others` lighter behind them; the bin in which `limit` lies says so."""
+    filled, lighter = "#." if plain else "█░"
+    highest = max(1, *(one + other for one, other in zip(counts, others, strict=True)))
+    room = max(8, width - _LABEL - 24)
+    lines = []
+    for number, (one, other) in enumerate(zip(counts, others, strict=True)):
+        low, high = edges[number], edges[number + 1]
+        drawn = [-(-count * room // highest) for count in (one, other)]  # one window is seen, too
+        bar = filled * drawn[0] + lighter * drawn[1]
+        mark = f"< threshold {limit:.2f}" if low <= limit < high else ""
+        told = f"{one} {other}" if other else f"{one or ''}"
+        lines.append(f"{low:>{_LABEL - 1}.2f} {bar} {told} {mark}".rstrip())
+    return "\n".join(lines)
 
 
 def _round_up(value: float) -> float:

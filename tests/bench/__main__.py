@@ -2,7 +2,15 @@
 
 import sys
 
-from tests.bench import bench_decode, bench_device, bench_emulator, bench_model, bench_notecard, bench_server
+from tests.bench import (
+    bench_decode,
+    bench_detection,
+    bench_device,
+    bench_emulator,
+    bench_model,
+    bench_notecard,
+    bench_server,
+)
 
 BENCHES = {
     "device": bench_device,
@@ -11,6 +19,7 @@ BENCHES = {
     "server": bench_server,
     "emulator": bench_emulator,
     "notecard": bench_notecard,
+    "detection": bench_detection,
 }
 
 

@@ -44,3 +44,15 @@ def test_the_waveform_s_scale_is_round_and_holds_the_signal():
 @pytest.mark.parametrize("draw", [plot.waveform, plot.spectrum])
 def test_a_still_sensor_can_be_drawn(draw):
     assert draw(np.zeros((64, 3)), 0.01, 60, 5, plain=False)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_histogram_has_a_line_a_bin_and_marks_the_limit(plain):
+    drawn = plot.histogram([0, 1, 2, 3], [10, 0, 1], [0, 0, 5], 2.5, 80, plain=plain).splitlines()
+    assert [line.split()[0] for line in drawn] == ["0.00", "1.00", "2.00"]
+    assert drawn[0].count("#" if plain else "█") == 48
+    assert drawn[1].strip() == "1.00"
+    assert drawn[2].endswith("1 5 < threshold 2.50")
+    assert drawn[2].count("." if plain else "░") >= 24
+    assert max(map(len, drawn)) <= 80
+    assert not plain or all(line.isascii() for line in drawn)

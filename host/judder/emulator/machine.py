@@ -51,8 +51,8 @@ class Machine:
     def in_service(cls) -> Self:
         """The machine that detection is shown on: its bearing strikes with 60 mg.
 
-        Of the demo's 20 mg the sensor's filter leaves less than its noise of 5.7 mg rms, and 20 % more of them can
-        hardly be told even by who knows speed and load (tests/bench/bench_detection.py measures it).
+        Of the demo's 20 mg the sensor shows less than its noise, and models find few windows with 20 % more of them
+        (tests/bench/bench_detection.py).
         """
         return cls(bearing_g=0.06)
 

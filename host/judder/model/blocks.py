@@ -46,6 +46,15 @@ def names(blocks: Sequence[Mapping[str, Any]], samples: int, rate_hz: float) -> 
     return found
 
 
+def titles(blocks: Sequence[Mapping[str, Any]], samples: int, rate_hz: float) -> list[str]:
+    """As `names`, saying which are of what a filter lets through, such as `x rms above 250 Hz`."""
+    found: list[str] = []
+    for block in blocks:
+        of = {"low": " below {:g} Hz", "high": " above {:g} Hz"}.get(block.get("filter", "none"), "")
+        found += [name + of.format(block.get("cutoff_hz", 0)) for name in names([block], samples, rate_hz)]
+    return found
+
+
 def _in_order(axes: Sequence[Sequence[_T]]) -> list[_T]:
     """The first part of each axis, then the second of each, if there is one."""
     return [part for parts in zip(*axes, strict=True) for part in parts]

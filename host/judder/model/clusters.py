@@ -4,6 +4,7 @@
 speed and load, or hardly at all; of these a defect shows first. `fit_standard` is K-means as Edge Impulse trains it.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -75,8 +76,11 @@ def _centers(points: Table, number: int) -> Table:
     if number == 1:
         return np.asarray(points.mean(axis=0, keepdims=True))
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    found: Table = KMeans(number, n_init=3, random_state=0).fit(points).cluster_centers_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different windows than clusters: some coincide
+        found: Table = KMeans(number, n_init=3, random_state=0).fit(points).cluster_centers_
     return found
 
 

@@ -81,7 +81,7 @@ def _score(model: Model, one: Recorded) -> tuple[Scored, np.ndarray[tuple[int], 
 
 
 def _drift(model: Model, mean: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[Drift]:
-    names = blocks.names(model.blocks, model.samples, 1 / model.interval_s)
+    names = blocks.titles(model.blocks, model.samples, 1 / model.interval_s)
     deviation = np.sqrt(np.maximum(model.variance.astype(np.float64), 1e-12))
     moved = (mean - model.mean) / deviation
     return [

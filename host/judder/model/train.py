@@ -85,7 +85,7 @@ class Report:
     edges: list[float]
     """Of the bins of scores."""
     scores: dict[str, Distribution]
-    """`training`, `held out`, then each label: healthy ones held out, others by the final clusters."""
+    """`training` and `held out` of healthy windows, then by label, the healthy ones too if they have several."""
     confusion: dict[str, dict[str, int]]
     """By label, then by the class that the net took held-out windows for; empty without a net."""
     separating: list[dict[str, Any]] = field(default_factory=list)
@@ -221,7 +221,7 @@ def _most_common(values: Iterator[Any]) -> Any:
 def _normal(labels: Sequence[str], asked: Sequence[str]) -> set[str]:
     """Which labels are of healthy windows."""
     known = set(labels)
-    names = ", ".join(sorted(known)) or "none"
+    names = ", ".join(sorted(known - {""})) or "none"
     if unknown := sorted(set(asked) - known):
         raise TrainError(f"--normal {unknown[0]}: no window to train on has that label; labels are: {names}")
     if asked or len(known) == 1:
@@ -261,6 +261,12 @@ def _number(options: Options) -> int:
 
 def _check(healthy: int, features: int, options: Options) -> None:
     """Whether there is enough to train on, and room for what comes of it."""
+    largest = _number(options) * features if options.standard else clusters.directions_kept(features) * features
+    if 4 * largest > MOST_BYTES - _OTHER_BYTES:
+        raise TrainError(
+            f"--fft {options.fft} makes {features} features, and the model would not fit {MOST_BYTES} bytes: "
+            "give a smaller --fft" + (" or fewer --clusters" if options.standard else "")
+        )
     needed = 2 * _number(options) if options.standard else max(2 * features, 2 * _number(options))
     if healthy < needed:
         fewer = len(_chosen(Model("", "", 64, 1e-3, None, impulse(16, 1e3))))
@@ -268,12 +274,6 @@ def _check(healthy: int, features: int, options: Options) -> None:
         raise TrainError(
             f"{healthy} healthy windows are too few for {features} features and {_number(options)} clusters: "
             f"{needed} are needed{hint}"
-        )
-    largest = _number(options) * features if options.standard else clusters.directions_kept(features) * features
-    if 4 * largest > MOST_BYTES - _OTHER_BYTES:
-        raise TrainError(
-            f"--fft {options.fft} makes {features} features, and the model would not fit {MOST_BYTES} bytes: "
-            "give a smaller --fft" + (" or fewer --clusters" if options.standard else "")
         )
 
 
@@ -351,14 +351,14 @@ def _report(
     best[cross.is_healthy] = cross.healthy_scores
     edges = _edges(best, trained, of.threshold)
     scores = {"training": trained[cross.is_healthy], "held out": cross.healthy_scores}
-    scores |= {
-        f"label {label}": best[labels == label] for label in sorted(set(labels.tolist())) if len(set(labels)) > 1
-    }
+    normal = sorted(set(labels[cross.is_healthy].tolist()))
+    told = [label for label in sorted(set(labels.tolist())) if label not in normal or len(normal) > 1]
+    scores |= {f"label {label}": best[labels == label] for label in told}
     return Report(
         windows=len(used),
         left_out=dict(sorted(left_out.items())),
         labels=dict(sorted(Counter(labels.tolist()).items())),
-        normal=sorted(set(labels[cross.is_healthy].tolist())),
+        normal=normal,
         device_days=len({_day(one) for one in used} - {""}),
         held_out_by=cross.by,
         features=len(model.mean),
@@ -404,7 +404,7 @@ def _confusion(labels: Sequence[str], classes: Sequence[str]) -> dict[str, dict[
 
 def _separating(model: Model, table: Table, labels: npt.NDArray[np.str_]) -> list[dict[str, Any]]:
     """The five that tell two labels apart best."""
-    names = _names(model)
+    names = features_of.titles(model.blocks, model.samples, 1 / model.interval_s)
     found = []
     for one, other in combinations(sorted(set(labels.tolist())), 2):
         first, second = table[labels == one], table[labels == other]
