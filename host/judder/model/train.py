@@ -147,7 +147,7 @@ def _train(recorded: Sequence[Recorded], options: Options, progress: Callable[[i
         blocks=shape.blocks,
         classes=classes,
         layers=layers,
-        clusters=replace(found, threshold=limit),
+        clusters=replace(found, threshold=limit, spread=float(cross.healthy_scores.std())),
         normal=tuple(sorted(normal & set(classes))),
         mean=np.asarray(table[is_healthy].mean(axis=0), np.float32),
         variance=np.asarray(table[is_healthy].var(axis=0), np.float32),
