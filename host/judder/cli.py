@@ -10,13 +10,17 @@ import signal
 import sys
 import threading
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from judder import __version__, cli_account, cli_board, cli_import, cli_model, cli_store
 from judder.cli_store import refuse
+
+if TYPE_CHECKING:
+    from judder.defect import Defect
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +59,14 @@ class Runtime(StrEnum):
     wasm = "wasm"
 
 
+class DefectChoice(StrEnum):
+    """What the demo's machine may develop."""
+
+    bearing = "bearing"
+    imbalance = "imbalance"
+    none = "none"
+
+
 @app.command()
 def demo(
     windows: Annotated[int, typer.Option(min=1, help="Windows from each device.")] = 200,
@@ -69,21 +81,49 @@ def demo(
     ] = None,
     replay_rate_hz: Annotated[float | None, typer.Option(help="Rate of the recording when it does not say.")] = None,
     runtime: Annotated[Runtime, typer.Option(help="Interpreter that runs the firmware.")] = Runtime.cpython,
+    defect: Annotated[
+        DefectChoice | None,
+        typer.Option(
+            help="What the machine develops once a model of its first windows is on the board; "
+            "default bearing, from 190 windows on, without --fault, --replay and --runtime."
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder for the windows; default: a new temporary one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Run the whole loop on the emulated bench: no hardware, no account."""
     from judder import show
     from judder.emulator.recording import Recording, RecordingError
-    from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
+    from judder.emulator.runtime import RuntimeMissingError, interpreter_of
 
+    developed = _defect(defect, windows * devices, usual=not (fault or replay) and runtime is Runtime.cpython)
+    if developed and replay:
+        refuse("--defect goes with the emulated machine: a recording has what it has")
     try:
         recording = Recording.load(replay, replay_unit, replay_rate_hz) if replay else None
-        interpreter = RUNTIMES[runtime]()
+        interpreter = interpreter_of(runtime, with_model=developed is not None)
     except (RecordingError, RuntimeMissingError) as error:
         refuse(str(error))
-    ok = show.demo(windows, devices, seed, fault, recording, data, runtime=interpreter, as_json=as_json)
+    ok = show.demo(
+        windows, devices, seed, fault, recording, data, runtime=interpreter, defect=developed, as_json=as_json
+    )
     raise typer.Exit(0 if ok else 1)
+
+
+def _defect(asked: DefectChoice | None, windows: int, *, usual: bool) -> "Defect | None":
+    """What the demo's machine develops; unless asked for, nothing where a model would be in the way."""
+    from judder.defect import LEAST_WINDOWS
+
+    possible = windows >= LEAST_WINDOWS and find_spec("sklearn") is not None
+    if asked is None:
+        return "bearing" if usual and possible else None
+    if asked is DefectChoice.none:
+        return None
+    if windows < LEAST_WINDOWS:
+        refuse(f"--defect trains a model on the first of them: give --windows {LEAST_WINDOWS} or more")
+    if not possible:
+        refuse("scikit-learn is missing: pip install 'judder[model]'")
+    return "bearing" if asked is DefectChoice.bearing else "imbalance"
 
 
 @app.command()

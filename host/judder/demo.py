@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from zlib import crc32
 
 import numpy as np
@@ -19,10 +20,11 @@ from pydantic import SecretStr
 from judder.account import Account
 from judder.background import background as on_thread
 from judder.config import Config
+from judder.defect import Defect, Outcome, Plan
 from judder.emulator import edge_impulse, faults
 from judder.emulator.bench import Bench, Truth
 from judder.emulator.edge_impulse import EdgeImpulse, Mode
-from judder.emulator.machine import Machine
+from judder.emulator.machine import Machine, Service
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import Runtime
@@ -54,6 +56,8 @@ class Options:
     fault: str | None = None
     replay: Recording | None = None
     runtime: Runtime | None = None
+    defect: Defect | None = None
+    """What the machine develops, after a model was trained on its healthy windows."""
 
 
 @dataclass
@@ -75,6 +79,7 @@ class Report:
     peak_hz_true: float | None = None
     peak_hz_seen: float | None = None
     windows_reported_lost: int = 0  # named as lost by the server's account, or in the unknown tail of a boot
+    model: Outcome | None = None
 
 
 @dataclass
@@ -110,7 +115,8 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
         salt = sum(server.queue.counts().values())  # other boot ids than those of an earlier run in the same folder
         benches = [_bench(options, number, notehub, salt, on_line) for number in range(options.devices)]
         service.mode = Mode("status", 503) if options.fault == EDGE_IMPULSE_DOWN else Mode()
-        crashes = _run_all(benches, options.windows)
+        plan = Plan(options.defect, options.windows) if options.defect else None
+        crashes = _run_all(benches, options.windows, plan, server.queue)
         service.mode = Mode()
         _wait_for_delivery(server.queue)
         accounts = server.queue.accounts()
@@ -141,6 +147,9 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     _measure_intervals(finished)
     if options.replay is None:
         _compare_peaks(finished)
+    if plan is not None:
+        finished.wrong += plan.judge(benches, finished.stored)
+        finished.report.model = plan.outcome
     return finished
 
 
@@ -193,7 +202,7 @@ def _bench(options: Options, number: int, notehub: Notehub, salt: int, on_line: 
         "LABEL": "demo",
         "SESSION": "emulated",
     }
-    source = options.replay or Machine.demo()
+    source = options.replay or (Service(seed=seed) if options.defect else Machine.demo())
     bench = Bench(
         source, notehub.send, seed=seed, salt=salt, settings=settings, on_line=on_line, runtime=options.runtime
     )
@@ -202,21 +211,36 @@ def _bench(options: Options, number: int, notehub: Notehub, salt: int, on_line: 
     return bench
 
 
-def _run_all(benches: list[Bench], windows: int) -> list[str]:
+def _run_all(benches: list[Bench], windows: int, plan: Plan | None, queue: Queue) -> list[str]:
     """Each bench on a thread of its own; returns what made one stop early."""
     crashes: list[str] = []
+    patience_s = windows * CAPTURE_EVERY_S + PATIENCE_S
+
+    def train() -> None:
+        if plan is not None:
+            plan.train(queue.windows())
+
+    halfway = Barrier(len(benches), train)
 
     def run_one(bench: Bench) -> None:
         try:
             with bench:
-                bench.run(windows, give_up_after_s=windows * CAPTURE_EVERY_S + PATIENCE_S)
+                if plan is not None:
+                    bench.run(plan.healthy_windows, give_up_after_s=patience_s)
+                    halfway.wait()
+                    plan.go_on(bench, CAPTURE_EVERY_S)
+                bench.run(windows, give_up_after_s=patience_s)
+        except BrokenBarrierError:  # whoever broke it has said why
+            pass
         except Exception as error:  # noqa: BLE001  # reported, and the demo fails
+            halfway.abort()
             crashes.append(f"{bench.device}: {error}")
 
     with ThreadPoolExecutor(len(benches)) as pool:
         try:
             list(pool.map(run_one, benches))
         except BaseException:  # interrupted: do not wait for the end of the run
+            halfway.abort()
             for bench in benches:
                 bench.stop()
             raise
@@ -299,18 +323,27 @@ def _measure_intervals(finished: Run) -> None:
 
 
 def _compare_peaks(finished: Run) -> None:
-    """`peak_hz_seen` is the one farthest from the truth."""
-    true_hz = Machine.demo().shaft_hz
-    seen: list[float] = []
+    """Of all windows with the shaft's rate as it was then; the report has the one that is farthest off."""
+    found: list[tuple[float, float]] = []
+    of = {bench.device: bench for bench in finished.benches}
     for key, window in finished.stored.items():
         if window.interval_s is None or window.gaps:
             continue
+        true_hz = _shaft_hz(of[key[0]], finished.truths[key])
         seen_hz = strongest_peak(window.acceleration, window.interval_s)[0]
-        seen.append(seen_hz)
+        found.append((true_hz, seen_hz))
         allowed_hz = max(PEAK_TOLERANCE * true_hz, PEAK_TOLERANCE_BINS / (len(window) * window.interval_s))
         if abs(seen_hz - true_hz) > allowed_hz:
             finished.wrong.append(f"{_name(key)} has its peak at {seen_hz:.2f} Hz")
-    finished.report.peak_hz_true = true_hz
-    if seen:
-        farthest_hz = max(seen, key=lambda seen_hz: abs(seen_hz - true_hz))
-        finished.report.peak_hz_seen = round(farthest_hz, 3)
+    finished.report.peak_hz_true = Machine.demo().shaft_hz
+    if found:
+        true_hz, seen_hz = max(found, key=lambda both: abs(both[1] - both[0]))
+        finished.report.peak_hz_true, finished.report.peak_hz_seen = round(true_hz, 3), round(seen_hz, 3)
+
+
+def _shaft_hz(bench: Bench, truth: Truth) -> float:
+    """In the middle of the window."""
+    source = bench.lis3dh.source
+    if isinstance(source, Service):
+        return source.at(bench.time_s(truth) + truth.samples * truth.interval_s / 2).shaft_hz
+    return Machine.demo().shaft_hz

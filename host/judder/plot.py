@@ -41,6 +41,14 @@ def spectrum(acceleration: NDArray[np.floating], interval_s: float, width: int, 
     return "\n".join([*lines, _scale(left, f"{frequencies_hz[-1]:.0f} Hz", width)])
 
 
+def levels(values: Sequence[float], *, plain: bool) -> str:
+    """A character a value, from the least to the greatest."""
+    steps = "0123456789" if plain else "▁▂▃▄▅▆▇█"
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    scale = (len(steps) - 1) / (high - low) if high > low else 0.0
+    return "".join(steps[round((value - low) * scale)] for value in values)
+
+
 def histogram(
     edges: Sequence[float], counts: Sequence[int], others: Sequence[int], limit: float, width: int, *, plain: bool
 ) -> str:

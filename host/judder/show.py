@@ -19,6 +19,7 @@ from rich.table import Table
 from judder import FrameError, Report, Window, decode_article, decode_frames, plot
 from judder import demo as loop
 from judder.cli_store import plain, refuse
+from judder.defect import FACTOR, Defect, Outcome
 from judder.emulator import faults
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import Runtime
@@ -42,6 +43,7 @@ def demo(
     data: Path | None,
     *,
     runtime: Runtime,
+    defect: Defect | None,
     as_json: bool,
 ) -> bool:
     """Run the demo with a progress display on stderr; returns whether everything was as it should be."""
@@ -56,13 +58,16 @@ def demo(
         Queue(folder).close()  # before there is a progress display, so that a refusal stays one line
     except QueueError as error:
         refuse(str(error))
-    options = loop.Options(folder, windows, devices, seed, fault, replay, runtime)
+    options = loop.Options(folder, windows, devices, seed, fault, replay, runtime, defect)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=log
     ) as progress:
         finished = loop.run(options, _Follow(progress, options))
     if as_json:
-        typer.echo(json.dumps(asdict(finished.report)))
+        fields = asdict(finished.report)
+        if fields["model"] is not None:
+            del fields["model"]["watched"]
+        typer.echo(json.dumps(fields))
     else:
         _tell(options, finished)
     for line in finished.wrong:
@@ -123,6 +128,8 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
             f"{report.bytes_on_air / finished.samples:.2f} bytes a sample went over the air, header and all: "
             f"{ratio:.1f} times less than float32."
         )
+    if report.model is not None:
+        lines += _of_model(report.model, finished)
     real_vm = options.runtime is not None and options.runtime.name != "cpython"
     vm = f" on MicroPython ({options.runtime.name})" if options.runtime and real_vm else ""
     lines += [
@@ -136,6 +143,29 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _of_model(outcome: Outcome, finished: loop.Run) -> list[str]:
+    """What the model on the board said while the defect grew."""
+    first = f"the first at {outcome.first_event_grown:.0%}" if outcome.first_event_grown else "none so far"
+    device = finished.benches[0].device
+    watched = [one for one in outcome.watched if one.key[0] == device]
+    width = max(20, min(console.width, 100) - 12)
+    watched = watched[-width:]
+    plain = not console.encoding.lower().startswith("utf")
+    return [
+        "",
+        f"A model was trained on the first {outcome.trained_on} windows and put onto the board, which proved it: "
+        f"{outcome.features} features, {outcome.bytes} bytes, id {outcome.id}.",
+        "Then the machine's "
+        + ("bearing began to strike harder" if outcome.defect == "bearing" else "imbalance grew")
+        + f", up to {FACTOR:.0%} of what it was:",
+        f"  score     {plot.levels([one.anomaly for one in watched], plain=plain)}",
+        f"  defect    {plot.levels([one.grown for one in watched], plain=plain)}",
+        f"  events    {''.join('^' if one.is_event else ' ' for one in watched)}".rstrip(),
+        f"{outcome.false_alarms} of {outcome.healthy} windows before it were events (score above "
+        f"{outcome.threshold:.2f}), and {outcome.events} of {outcome.ill} since, {first}; all have arrived as such.",
+    ]
 
 
 def _nominal(finished: loop.Run) -> str:

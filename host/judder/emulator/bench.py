@@ -150,6 +150,10 @@ class Bench:
             return True
         return self.notecard.outboard.allowed_from_ns != NEVER and next(reversed(self.captured)) not in self._unsettled
 
+    def time_s(self, truth: Truth) -> float:
+        """When a window began, on the bench's clock, as sources of vibration know it."""
+        return truth.first_sample_utc_s - (self.clock.utc_ns() - self.clock.now_ns()) / 1e9
+
     def run_for(self, seconds: float) -> None:
         """Let the board run for a time of its own."""
         deadline_ns = self.clock.now_ns() + seconds * 1e9

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 START_FILES = ("code.txt", "code.py", "main.py", "main.txt")
+MODEL_FILE = "model.bin"
 CTRL_D = 4
 _STDLIB = (".zip", "lib-dynload", f"python{sys.version_info[0]}.{sys.version_info[1]}")
 
@@ -139,6 +140,8 @@ class Board:
         return (Path(folder) / name).is_file()
 
     def _become_swan(self, read_fd: int, write_fd: int) -> None:
+        if self._exists(self.start["drive"], MODEL_FILE):
+            self._load_numpy()
         modules = Path(__file__).parent / "modules"
         stdlib = (path for path in sys.path if path.endswith(_STDLIB))
         sys.path[:] = [str(modules), self.device, str(Path(self.device) / "lib"), *stdlib]
@@ -152,6 +155,13 @@ class Board:
         self._bench = _bench
         _bench.attach(read_fd, write_fd)
         self._take_the_boards_place()
+
+    def _load_numpy(self) -> None:
+        """What modules/ulab stands on. It takes 0.1 s, so only those pay who compute with it."""
+        sys.path.append(self.start["packages"])
+        import numpy  # noqa: F401
+
+        sys.path.pop()
 
     def _take_the_boards_place(self) -> None:
         import _drive  # type: ignore[import-not-found]

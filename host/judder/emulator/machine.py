@@ -103,7 +103,7 @@ class Service:
         of_speed, of_load = _waves(self.seed)
         speed = 1 + self.speed_swing * sum(wave.at(time_s) for wave in of_speed)
         load = 1 + self.load_swing * sum(wave.at(time_s) for wave in of_load)
-        grown = self._grown(time_s)
+        grown = self.grown(time_s)
         base = self.machine
         return replace(
             base,
@@ -128,8 +128,8 @@ class Service:
         frequencies_hz, cosines, sines = _filtered(machine, response)  # not kept: it never runs just so again
         return _summed(np.outer(self.turns(times_s), frequencies_hz / machine.shaft_hz), cosines, sines)
 
-    def _grown(self, time_s: float) -> float:
-        """What the defect multiplies."""
+    def grown(self, time_s: float) -> float:
+        """By what the defect multiplies its part of the machine."""
         since_s = time_s - self.defect_from_s
         part = min(1.0, since_s / self.defect_grows_s) if self.defect_grows_s else 1.0
         return 1 + (self.defect_factor - 1) * part if since_s >= 0 else 1.0

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEAP_KB = 256  # objects are twice the size they have on a board: about 128 KB there
-WASM_PACKAGE = "@micropython/micropython-webassembly-pyscript"
-WASM_VERSION = "1.27.0"
+MODEL_HEAP_KB = 384  # with a model
 
 _HERE = Path(__file__).parent
 
@@ -71,3 +70,8 @@ def wasm() -> Runtime:
 
 
 RUNTIMES: dict[str, Callable[[], Runtime]] = {"cpython": cpython, "micropython": micropython, "wasm": wasm}
+
+
+def interpreter_of(name: str, *, with_model: bool) -> Runtime:
+    """The runtime of that name, with room for a model if it has to hold one. Raises RuntimeMissingError."""
+    return micropython(MODEL_HEAP_KB) if with_model and name == "micropython" else RUNTIMES[name]()

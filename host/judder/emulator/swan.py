@@ -29,6 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
@@ -214,6 +215,7 @@ class Swan:
             "capacity": self.drive_bytes,
             "board": self._board,
             "version": self._version,
+            "packages": str(Path(np.__file__).parents[1]),
         }
         arguments = [str(swan_in), str(swan_out), str(self._firmware.device), str(self._firmware.boot)]
         self._start_file.write_text(json.dumps(start))

@@ -45,7 +45,7 @@ def from_files(paths: Sequence[Path], selection: Selection) -> list[Recorded]:
 def from_examples(examples: Iterable[Example]) -> Iterator[Recorded]:
     """Of the store, as `judder export` selects them."""
     for one in examples:
-        yield _of_window(one.window, one.label, one.taken, one.acceleration, one.interval_s)
+        yield of_window(one.window, one.label, one.taken, one.acceleration, one.interval_s)
 
 
 def _is_selected(one: Recorded, selection: Selection) -> bool:
@@ -58,13 +58,14 @@ def _is_selected(one: Recorded, selection: Selection) -> bool:
     return not early and (selection.until is None or one.taken < selection.until)
 
 
-def _of_window(
+def of_window(
     window: Window,
     label: str,
     taken: datetime | None,
     acceleration: NDArray[np.float32],
     interval_s: float | None,
 ) -> Recorded:
+    """A stored window under a label; acceleration and interval may be resampled ones."""
     name = f"{window.boot:08x}:{window.sequence}"
     full_scale_g = window.full_scale_g
     return Recorded(name, window.device, label, taken, acceleration, interval_s, full_scale_g, int(window.flags))
@@ -79,7 +80,7 @@ def _from_frames(path: Path) -> list[Recorded]:
     if not found:
         refused = next((item.reason for item in items if isinstance(item, FrameError)), "reports only")
         raise RecordedError(f"{path}: no window in it ({refused}); give frames, or an npz of judder export")
-    return [_of_window(one, one.label, one.started_at, one.acceleration, one.interval_s) for one in found]
+    return [of_window(one, one.label, one.started_at, one.acceleration, one.interval_s) for one in found]
 
 
 def _from_npz(path: Path) -> list[Recorded]:
