@@ -1,16 +1,22 @@
 """The loop with a model on the board: scores in the frames, events that arrive, and what is not sent counts."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
 import pytest
+from tests.loop import Loop
 from tests.models import INTERVAL_S, drawn, spectral
+from tests.vibration import recorded
 
 from judder.board import MODEL_FILE
+from judder.config import Config
 from judder.emulator.machine import Machine, Service
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError, micropython
-from judder.model.file import Clusters, Model, model_id
+from judder.model.file import Clusters, Model, from_bytes, model_id
+from judder.model.run import drift_of
+from judder.model.train import Options, train
+from judder.server import background
 
 HOUR_S = 3600
 LEVEL_M_S2 = 0.1 * 9.80665 / np.sqrt(2)  # the machine's x, from its fundamental
@@ -21,7 +27,8 @@ def level_model():
     one = np.ones(1, np.float32)
     clusters = Clusters((0,), one * LEVEL_M_S2, one * LEVEL_M_S2, one.reshape(1, 1) * 0, one * 0.2, 0.1)
     block = {"type": "flatten", "of": ["stdev"], "axes": [0]}
-    return Model("level of x", "tests", 256, INTERVAL_S, 2, (block,), clusters=clusters)
+    known = {"mean": one * LEVEL_M_S2, "variance": one * (0.1 * LEVEL_M_S2) ** 2}
+    return Model("level of x", "tests", 256, INTERVAL_S, 2, (block,), clusters=clusters, **known)
 
 
 RUNTIMES_WITH_ROOM = {**RUNTIMES, "micropython": lambda: micropython(heap_kb=384)}
@@ -82,8 +89,57 @@ def test_with_score_only_events_arrive_and_what_was_before_them_and_the_rest_is_
     assert report.unsent == report.scored - sum(one < report.written_at.timestamp() for one in started_s)
     assert report.feature_windows == 12  # one in 10 minutes, for two hours
     assert report.feature_mean[0] == pytest.approx(2 * LEVEL_M_S2, rel=0.1)
+    (moved,) = drift_of(level_model(), report)
+    assert moved.feature == "x stdev"
+    assert moved.deviations == pytest.approx(10, rel=0.2)  # twice the level, in tenths of it
+    assert drift_of(drawn(), report) == []
     (account,) = running.server.queue.accounts()
     assert (account.captured, account.missing, account.lost) == (6, 0, {})
+
+
+@dataclass
+class Day:
+    """Bytes posted in its healthy part, windows scored then and since, and how many of them were events."""
+
+    healthy_bytes: int
+    healthy: int
+    false_alarms: int
+    ill: int
+    events: int
+    arrived: int
+    """As events."""
+
+
+def day(folder, upload, model, threshold):
+    """A window in 15 minutes; the bearing strikes 40 % harder for the last three hours."""
+    ill = Service(seed=4, defect="bearing", defect_from_s=21 * HOUR_S, defect_factor=1.4)
+    with background(Config(data=folder, port=0)) as server:
+        running = Loop(server, source=ill, settings={"UPLOAD": upload, "CAPTURE_EVERY_S": 900}, odr_error=0.01)
+        running.bench.install(model)
+        with running.bench as bench:
+            bench.run_for(21 * HOUR_S)
+            healthy_bytes, healthy = running.notehub.bytes_posted, len(running.said("anomaly"))
+            bench.run_for(3 * HOUR_S)
+            bench.run(0)  # until nothing waits
+        running.check_nothing_lost_or_doubled()
+        events = [float(line.split("anomaly ")[1].split(",")[0]) > threshold for line in running.said("anomaly")]
+        arrived = sum(window.trigger == 1 for window in running.stored().values())
+        ill_events = sum(events[healthy:])
+        return Day(healthy_bytes, healthy, sum(events[:healthy]), len(events) - healthy, ill_events, arrived)
+
+
+@pytest.mark.slow
+def test_with_score_a_tenth_of_the_bytes_finds_the_same(tmp_path):
+    model = train(recorded(Service(seed=4), np.arange(250) * 900.0, odr_error=0.01), Options()).data
+    threshold = from_bytes(model)[0].clusters.threshold
+    all_of_them, score = (day(tmp_path / upload, upload, model, threshold) for upload in ("all", "score"))
+    assert all_of_them.healthy_bytes >= 10 * score.healthy_bytes
+    assert (all_of_them.healthy, all_of_them.ill) == (score.healthy, score.ill) == (84, 12)
+    assert all_of_them.arrived == all_of_them.false_alarms + all_of_them.events
+    assert score.arrived in (3, 4)  # one an hour
+    for found in (all_of_them, score):
+        assert found.false_alarms <= 2
+        assert found.events >= 11
 
 
 def test_levels_make_events_without_a_model(loop):

@@ -62,7 +62,8 @@ def devices(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = Fal
     if as_json:
         typer.echo(json.dumps({"devices": lines}))
         return
-    table = _table("device", "last seen (UTC)", "up", "waiting", "V", "bars", "I2C errors", "stored", "missing", "lost")
+    columns = ("device", "last seen (UTC)", "up", "waiting", "V", "bars", "I2C errors", "stored", "missing", "lost")
+    table = _table(*columns, "scored", "events")
     for line in lines:
         uptime_s = line["uptime_s"]
         cells = (
@@ -71,6 +72,8 @@ def devices(data: Data = DEFAULT_DATA, device: Device = "*", as_json: Json = Fal
             None if uptime_s is None else f"{uptime_s / 3600:.1f} h",
             *(line[name] for name in ("waiting", "voltage_v", "bars", "bus_errors", "stored", "missing")),
             _reasons(line["lost"]),
+            line["scored"],
+            line["events"],
         )
         table.add_row(*("-" if cell in (None, "") else plain(str(cell)) for cell in cells))
     _print(table)
@@ -97,6 +100,8 @@ def _line(device: str, boots: Sequence[Account], report: Report | None) -> dict[
         "device": device,
         "seen_at": seen_at and seen_at.isoformat(timespec="seconds"),
         "firmware": report and report.firmware,
+        "model": report and report.model,
+        "model_refused": report and report.model_refused,
         "reset": report and report.reset,
         "uptime_s": report and report.uptime_s,
         "waiting": report and report.waiting,
@@ -106,6 +111,11 @@ def _line(device: str, boots: Sequence[Account], report: Report | None) -> dict[
         "stored": sum(one.stored for one in boots),
         "missing": sum(one.missing for one in boots),
         "lost": dict(lost),
+        "scored": report and report.scored,
+        "events": report and report.events,
+        "unsent": report and report.unsent,
+        "unfit": report and report.unfit,
+        "unfit_because": report and report.unfit_because,
     }
 
 

@@ -15,6 +15,8 @@ from judder import deploy as deployment
 from judder import doctor as examination
 from judder import usb
 from judder.board import RING_BYTES, RING_FILE
+from judder.cli_model import read_model
+from judder.cli_store import refuse
 from judder.console import Console, follow
 from judder.deploy import Plan
 from judder.drive import ConsoleDrive, Drive, FolderDrive
@@ -32,6 +34,9 @@ def deploy(
     drive: Annotated[
         Path | None, typer.Option(help="Copy onto the drive CIRCUITPY, mounted here, instead of over the port.")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model for the board; without it, the one that is there stays.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what differs and change nothing.")] = False,
     service: Annotated[
         bool,
@@ -42,6 +47,9 @@ def deploy(
     as_json: Json = False,
 ) -> None:
     """Install or update the firmware on a board: only what differs, verified, safe against a pulled cable."""
+    if model is not None and service:
+        refuse("give one of --model and --service")
+    content = None if model is None else read_model(model)[2]
     try:
         with _board(port, optional=drive is not None) as console:
             where = str(drive) if console is None else console.port
@@ -50,7 +58,7 @@ def deploy(
                 deployment.ask_for_service_mode(target, dry_run=dry_run, any_board=any_board)
                 intended = None
             else:
-                intended = _install(target, dry_run=dry_run, any_board=any_board)
+                intended = _install(target, content, dry_run=dry_run, any_board=any_board)
             if console is not None:
                 console.needs_reset = not dry_run
         _tell(where, target.identity.board, intended, dry_run=dry_run, as_json=as_json)
@@ -66,7 +74,7 @@ def deploy(
         _fail(f"{error.filename or drive}: {error.strerror or error}", as_json=as_json)
 
 
-def _install(target: Drive, *, dry_run: bool, any_board: bool) -> Plan:
+def _install(target: Drive, model: bytes | None, *, dry_run: bool, any_board: bool) -> Plan:
     with Progress(
         TextColumn("writing"),
         BarColumn(),
@@ -83,7 +91,7 @@ def _install(target: Drive, *, dry_run: bool, any_board: bool) -> Plan:
             task = bar.add_task("write", total=found.bytes_to_write)
             return lambda written: bar.advance(task, written)
 
-        return deployment.deploy(target, on_plan=start, any_board=any_board)
+        return deployment.deploy(target, on_plan=start, any_board=any_board, model=model)
 
 
 def _fail(message: str, *, as_json: bool) -> NoReturn:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +22,9 @@ from judder.export import Selection, examples
 if TYPE_CHECKING:
     from judder.model.file import Model
     from judder.model.recorded import Recorded
-    from judder.model.run import Run
+    from judder.model.run import Drift, Run
     from judder.model.train import Report
+    from judder.report import Report as BoardReport
 
 model_app = typer.Typer(no_args_is_help=True)
 
@@ -94,7 +96,7 @@ def run(
     with _explained():
         from judder.model import run as runs
 
-        model, _, _ = _model(file)
+        model, _, _ = read_model(file)
         recorded = _recorded(recordings or [], data, selection)
         with _progress("windows scored", len(recorded)) as bar:
             found = runs.run(model, recorded, lambda: bar.advance(bar.task_ids[0]))
@@ -112,12 +114,53 @@ def inspect(
 ) -> None:
     """What is in a model file; it has proved itself on its golden window."""
     with _explained():
-        model, name, size = _model(file)
-        fields = fields_of(model, name, size)
+        model, name, content = read_model(file)
+        fields = fields_of(model, name, len(content))
     if as_json:
         typer.echo(json.dumps(fields))
     else:
         show(fields, {})
+
+
+@model_app.command()
+def drift(
+    file: Annotated[Path, typer.Argument(help="The model file.")],
+    data: StoreData = DEFAULT_DATA,
+    device: Device = "*",
+    as_json: Json = False,
+) -> None:
+    """How far each board that runs this model is from what it was trained on, from the boards' newest reports."""
+    with _explained():
+        from judder.model import run as runs
+
+        model, name, _ = read_model(file)
+        with store(data) as queue:
+            reports = [one for one in queue.newest_reports() if fnmatchcase(one.device, device)]
+        found = [_of_report(one, runs.drift_of(model, one)) for one in reports if one.model == name]
+    if not found:
+        refuse(f"no board has reported with model {name} yet: judder devices shows which model each runs")
+    if as_json:
+        typer.echo(json.dumps({"devices": found}))
+        return
+    table = _plain_table("device", "reported (UTC)", "scored", "events", "moved most, in standard deviations")
+    for one in found:
+        moved = ", ".join(f"{feature['feature']} {feature['deviations']:+.1f}" for feature in one["drift"])
+        cells = (one["device"], (one["written_at"] or "-")[:16].replace("T", " "), one["scored"], one["events"], moved)
+        table.add_row(*("-" if cell in (None, "") else plain(str(cell)) for cell in cells))
+    console.print(table)
+
+
+def _of_report(report: "BoardReport", moved: "Sequence[Drift]") -> dict[str, Any]:
+    return {
+        "device": report.device,
+        "written_at": report.written_at and report.written_at.isoformat(),
+        "scored": report.scored,
+        "events": report.events,
+        "unsent": report.unsent,
+        "unfit": report.unfit,
+        "windows": report.feature_windows,
+        "drift": [asdict(one) for one in moved],
+    }
 
 
 # --- in and out -------------------------------------------------------------------------------------------------------
@@ -151,17 +194,18 @@ def _recorded(files: Sequence[Path], data: Path, selection: Selection) -> "list[
     return found
 
 
-def _model(path: Path) -> "tuple[Model, str, int]":
-    """With its id and its length."""
-    from judder.model.file import ModelError, from_bytes
+def read_model(path: Path) -> "tuple[Model, str, bytes]":
+    """With its id and the file; it has proved itself."""
+    with _explained():
+        from judder.model.file import ModelError, from_bytes
 
-    try:
-        data = path.read_bytes()
-        return *from_bytes(data), len(data)
-    except OSError as error:
-        refuse(f"{path}: {error.strerror}")
-    except ModelError as error:
-        refuse(f"{path}: {line_of(str(error))}")
+        try:
+            data = path.read_bytes()
+            return *from_bytes(data), data
+        except OSError as error:
+            refuse(f"{path}: {error.strerror}")
+        except ModelError as error:
+            refuse(f"{path}: {line_of(str(error))}")
 
 
 def save(path: Path, data: bytes) -> None:

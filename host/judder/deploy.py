@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from judder.board import RING_BYTES, RING_FILE, Tree, tree
+from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, Tree, tree
 from judder.console import Identity, RemoteError
 from judder.drive import FOLDER, SERVICE_FLAG, Digest, Drive, Progress, Step
 from judder.usb import BoardError
@@ -260,10 +260,16 @@ def _give_up(drive: Drive, intended: Plan, error: OSError | RemoteError) -> None
     ) from None
 
 
-def deploy(drive: Drive, *, on_plan: Callable[[Plan], Progress | None], any_board: bool = False) -> Plan:
-    """Compare, ask `on_plan` for a progress (None: a dry run), and write."""
+def deploy(
+    drive: Drive,
+    *,
+    on_plan: Callable[[Plan], Progress | None],
+    any_board: bool = False,
+    model: bytes | None = None,
+) -> Plan:
+    """Compare, ask `on_plan` for a progress (None: a dry run), and write. Without `model` the board keeps its own."""
     check_board(drive.identity, any_board=any_board)
-    intended = plan(drive, firmware())
+    intended = plan(drive, firmware() | ({} if model is None else {MODEL_FILE: model}))
     progress = on_plan(intended)
     if progress is not None:
         carry_out(drive, intended, progress)

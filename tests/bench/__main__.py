@@ -3,6 +3,7 @@
 import sys
 
 from tests.bench import (
+    bench_airtime,
     bench_decode,
     bench_detection,
     bench_device,
@@ -19,6 +20,7 @@ BENCHES = {
     "server": bench_server,
     "emulator": bench_emulator,
     "notecard": bench_notecard,
+    "airtime": bench_airtime,
     "detection": bench_detection,
 }
 

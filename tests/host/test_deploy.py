@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from serial.tools.list_ports_common import ListPortInfo
 from tests.desk import bare_desk, console_of, desks
 from tests.host.test_cli import judder
+from tests.models import drawn, spectral
 
 from judder import usb
-from judder.board import RING_BYTES, RING_FILE
+from judder.board import MODEL_FILE, RING_BYTES, RING_FILE
 from judder.console import Console, Identity
 from judder.deploy import ask_for_service_mode, carry_out, check_board, firmware, plan
 from judder.drive import FOLDER, READ_ONLY, ConsoleDrive, Digest, FolderDrive
@@ -359,6 +360,25 @@ def test_the_command_onto_a_mounted_drive(mounted):
     assert "press RESET on the board" in ended.stderr
     for path, data in firmware().items():
         assert (mounted / path).read_bytes() == data
+
+
+def test_a_model_goes_along_and_stays(mounted, tmp_path):
+    data = drawn(blocks=[spectral(fft=16)]).to_bytes()
+    (tmp_path / "some.bin").write_bytes(data)
+    judder("deploy", "--drive", mounted, "--model", tmp_path / "some.bin")
+    assert (mounted / MODEL_FILE).read_bytes() == data
+    judder("deploy", "--drive", mounted)
+    assert (mounted / MODEL_FILE).read_bytes() == data
+    (tmp_path / "some.bin").write_bytes(data[:-1])
+    ended = judder("deploy", "--drive", mounted, "--model", tmp_path / "some.bin", code=2)
+    (line,) = ended.stderr.splitlines()
+    assert "some.bin" in line
+    assert "bytes are there" in line
+    assert (mounted / MODEL_FILE).read_bytes() == data
+
+
+def test_firmware_and_deploy_mean_the_same_model_file():
+    assert f'MODEL_FILE = "{MODEL_FILE}"' in firmware()["node/policy.py"].decode()
 
 
 def test_a_folder_that_is_no_drive_is_left_alone(tmp_path):

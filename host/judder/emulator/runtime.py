@@ -14,6 +14,8 @@ from pathlib import Path
 
 HEAP_KB = 256  # objects are twice the size they have on a board: about 128 KB there
 MODEL_HEAP_KB = 384  # with a model
+WASM_PACKAGE = "@micropython/micropython-webassembly-pyscript"
+WASM_VERSION = "1.27.0"
 
 _HERE = Path(__file__).parent
 

@@ -8,6 +8,7 @@ import numpy as np
 from judder.model import blocks
 from judder.model.file import Model
 from judder.model.recorded import Recorded
+from judder.report import Report
 from judder.window import Flags
 
 _DRIFTS = 5
@@ -78,6 +79,12 @@ def _score(model: Model, one: Recorded) -> tuple[Scored, np.ndarray[tuple[int], 
         event=model.is_event(scores),
     )
     return found, scores.features
+
+
+def drift_of(model: Model, report: Report) -> list[Drift]:
+    """Of the windows that a board has scored between two reports; empty when it does not say, or of another model."""
+    mean = np.array(report.feature_mean or (), np.float64)
+    return _drift(model, mean) if mean.shape == model.mean.shape and mean.size else []
 
 
 def _drift(model: Model, mean: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[Drift]:
