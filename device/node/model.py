@@ -19,6 +19,8 @@ VERSION = 1
 HEADER = "<4sBBHII"
 HEADER_LENGTH = 16
 PIECE_BYTES = 1024
+AXES = ["x", "y", "z"]
+UNITS = "m/s2"
 TOLERANCE = 1e-3  # of features and scores, relative to those above 1
 RATE_TOLERANCE_PERCENT = 10  # parts are 2 to 5 off nominal, and training has seen some of them
 FAR = 1000.0  # where Edge Impulse's search for the nearest cluster starts
@@ -75,6 +77,8 @@ class Model:
             raise ModelError("its content is not that of a model: classes")
         if any(len(name.encode()) >= CLASS_BYTES for name in self.classes):
             raise ModelError("the name of a class takes more than %d bytes" % (CLASS_BYTES - 1))
+        if content["axes"] != AXES or content["units"] != UNITS:
+            raise ModelError("it is for axes %s in %s" % (content["axes"], content["units"]))
         self._blocks = content["blocks"]
         for block in self._blocks:
             features.check(block)

@@ -20,7 +20,7 @@ def main():
     for name, found in days.items():
         print(
             f"  {name}: {found.healthy_bytes * 24 / 21 / 1000:.1f} kB a healthy day, reports included; events: "
-            f"{found.false_alarms} of {found.healthy} healthy windows, {found.events} of {found.ill} with the bearing at "
-            f"140 %, {found.arrived} windows arrived as such"
+            f"{found.false_alarms} of {found.healthy} healthy windows, {found.events} of {found.ill} with the bearing "
+            f"at 140 %, {found.arrived} windows arrived as such"
         )
     print(f"  {days['all'].healthy_bytes / days['score'].healthy_bytes:.1f} times less (goal 10)")

@@ -278,6 +278,8 @@ def test_nonsense_behind_a_right_checksum_is_a_model_error_and_nothing_else(data
         (lambda c: c["blocks"][0].pop("fft"), "not that of a model"),
         (lambda c: c["tensors"].pop("centers"), "not that of a model"),
         (lambda c: c["classes"].__setitem__(0, "o" * 33), "more than 32 bytes"),
+        (lambda c: c.update(axes=["y", "x", "z"]), "it is for axes"),
+        (lambda c: c.update(units="g"), "in g"),
     ],
 )
 def test_models_that_contradict_themselves_are_refused(change, reason):

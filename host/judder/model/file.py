@@ -30,6 +30,8 @@ MOST_BYTES = 65536
 GOLDEN_SAMPLES = 256
 GOLDEN_SCALE = 0.004 * STANDARD_GRAVITY
 """m/s2 per count of the LIS3DH at +-2 g in normal mode."""
+AXES = ["x", "y", "z"]
+UNITS = "m/s2"
 CLASS_BYTES = 32
 """Of a class's name in UTF-8: each frame carries one."""
 _FAR = 1000.0
@@ -231,6 +233,8 @@ class Model:
             "samples": self.samples,
             "interval_s": self.interval_s,
             "full_scale_g": self.full_scale_g,
+            "axes": AXES,
+            "units": UNITS,
             "blocks": [for_board(block, 1 / self.interval_s) for block in self.blocks],
             "classes": list(self.classes),
             "normal": list(self.normal),
@@ -312,6 +316,8 @@ def _model(data: bytes, content: Mapping[str, Any]) -> Model:
         found = np.frombuffer(data, "<f4", count, offset)
         return found.reshape(-1, width) if width else found
 
+    if content["axes"] != AXES or content["units"] != UNITS:
+        raise ModelError(f"it is for axes {content['axes']} in {content['units']}, not {AXES} in {UNITS}")
     layers = []
     for number, activation in enumerate(content["layers"]):
         bias = read(f"bias{number}")
