@@ -129,29 +129,32 @@ class Judge(Policy):
         self._means = self._squares = None
 
     def _score(self, window):
-        model = self.model
-        if model is None:
+        if self.model is None:
             return None
-        reason = "gaps in the window" if window.flags & GAP else None
-        reason = reason or model.unfit(window.samples, window.interval_ns / 1e9, window.full_scale_g)
-        if reason is None:
-            gc.collect()
-            try:
-                scores = model.score(window.counts, _scale(window))
+        gc.collect()
+        try:
+            reason = self._unfit(window)
+            if reason is None:
+                scores = self.model.score(window.counts, _scale(window))
                 self._note(scores)
                 self.counts["scored"] += 1
                 self._fits = True
                 return scores
-            except MemoryError:
-                reason = "no memory to score it"
-            except Exception as error:  # the window itself is good, and is not to suffer
-                reason = "scoring failed: %r" % (error,)
+        except MemoryError:
+            reason = "no memory to score it"
+        except Exception as error:  # the window itself is good, and is not to suffer
+            reason = "scoring failed: %r" % (error,)
         if self._fits:
             print("windows are not scored: %s" % reason)
         self._fits = False
         self._unfit_because = reason
         self.counts["unfit"] += 1
         return None
+
+    def _unfit(self, window):
+        if window.flags & GAP:
+            return "gaps in the window"
+        return self.model.unfit(window.samples, window.interval_ns / 1e9, window.full_scale_g)
 
     def _event(self, window):
         """SCORE or LEVEL if the window is one."""
@@ -163,13 +166,18 @@ class Judge(Policy):
             threshold = values.event_class_percent / 100 if values.event_class_percent else self.model.class_threshold
             if scores.probabilities and scores.class_name not in self.model.normal and scores.probability >= threshold:
                 return SCORE
-        if self._levels():
-            rms_mg, kurtosis = level(window)
-            if values.event_rms_mg and rms_mg >= values.event_rms_mg:
-                return LEVEL
-            if values.event_kurtosis and kurtosis * 100 >= values.event_kurtosis:
-                return LEVEL
+        if self._levels() and self._is_loud(window):
+            return LEVEL
         return None
+
+    def _is_loud(self, window):
+        try:
+            rms_mg, kurtosis = level(window)
+        except MemoryError:  # the window is worth more
+            return False
+        values = self._settings
+        loud = values.event_rms_mg and rms_mg >= values.event_rms_mg
+        return loud or (values.event_kurtosis and kurtosis * 100 >= values.event_kurtosis)
 
     def _levels(self):
         return self._settings.event_rms_mg or self._settings.event_kurtosis
@@ -177,6 +185,9 @@ class Judge(Policy):
     def _note(self, scores):
         from node import vectors
 
+        for values in (scores.features, scores.probabilities, (scores.anomaly or 0,)):
+            if not all(value - value == 0 for value in values):  # no JSON takes them
+                raise ValueError("a feature or score is no number")
         low, step = self._bins()
         place = int(max(0, min(BINS - 1, (self._deciding(scores) - low) / step)))
         self._histogram[place] += 1

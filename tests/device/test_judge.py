@@ -165,7 +165,7 @@ def test_levels_make_events_without_a_model(now):
     assert judging(None, UPLOAD="all", EVENT_RMS_MG=1, EVENT_KURTOSIS=1).judge(flat) == policy.SCHEDULE
 
 
-@pytest.mark.parametrize("problem", [MemoryError(), ZeroDivisionError("x"), KeyError(1)])
+@pytest.mark.parametrize("problem", [MemoryError(), ZeroDivisionError("x"), KeyError(1), math.nan, math.inf])
 def test_whatever_scoring_does_the_window_is_kept_and_the_reports_say_why(problem, now, capsys):
     judged = judging(Scored(problem), UPLOAD="all")
     one = window()
@@ -174,6 +174,24 @@ def test_whatever_scoring_does_the_window_is_kept_and_the_reports_say_why(proble
     assert judged.members()["unfit"] == 2
     assert judged.members()["unfit_because"]
     assert len(capsys.readouterr().out.splitlines()) == 1  # said once
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_features_that_are_no_numbers_get_into_no_report(number, now):
+    judged = judging(Scored(), UPLOAD="all")
+    judged.model.score = lambda counts, scale: Scores(array("f", [1, number]), 0.0, [], [])
+    judged.judge(window())
+    members = json.loads(json.dumps(judged.members()), parse_constant=pytest.fail)
+    assert (members["unfit"], members["scored"]) == (1, 0)
+    assert "feature_mean" not in members
+
+
+def test_without_memory_for_levels_the_window_is_kept(now, monkeypatch):
+    def level(window):
+        raise MemoryError
+
+    monkeypatch.setattr(judge, "level", level)
+    assert judging(None, UPLOAD="all", EVENT_RMS_MG=1).judge(window()) == policy.SCHEDULE
 
 
 def test_windows_with_gaps_or_unlike_training_are_not_scored(now):
