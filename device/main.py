@@ -406,7 +406,7 @@ class Node:
         """What came right before the event goes before it, if the ring has room for all of them."""
         held = self.policy.take_held()
         for i, data in enumerate(held):
-            if self.ring.has_room(len(data) + length):
+            if self.ring.used_bytes + len(data) + length <= self.ring.capacity_bytes:  # nothing is dropped for it
                 frame.number(data, self.window.sequence)
                 print("%s captured %d before: %d bytes" % (named(self._keep(data)), len(held) - i, len(data)))
                 self.policy.followed()

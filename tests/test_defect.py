@@ -31,7 +31,7 @@ def test_a_model_of_the_healthy_start_sees_the_defect(tmp_path, defect, fault):
 
 def test_few_windows_run_without_a_model(tmp_path):
     shown = json.loads(judder("demo", "--windows", 2, "--json", "--data", tmp_path / "data").stdout)
-    assert shown["model"] is None
+    assert "model" not in shown
     assert shown["windows_stored"] == 2
 
 

@@ -5,6 +5,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from tests.bench.bench_model import run
 from tests.loop import Loop
 from tests.models import INTERVAL_S, drawn, spectral
 from tests.vibration import recorded
@@ -29,6 +30,14 @@ def level_model():
     block = {"type": "flatten", "of": ["stdev"], "axes": [0]}
     known = {"mean": one * LEVEL_M_S2, "variance": one * (0.1 * LEVEL_M_S2) ** 2}
     return Model("level of x", "tests", 256, INTERVAL_S, 2, (block,), clusters=clusters, **known)
+
+
+def test_a_model_alone_runs_in_256_kb_of_heap():
+    """1,000 times in `make bench`."""
+    try:
+        run(drawn(), 150, heap_kb=256)
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
 
 
 RUNTIMES_WITH_ROOM = {**RUNTIMES, "micropython": lambda: micropython(heap_kb=384)}
@@ -154,6 +163,31 @@ def test_levels_make_events_without_a_model(loop):
 
 
 @pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ({"UPLOAD": "schedule", "UPLOAD_EVERY_S": 60}, 3),
+        ({"UPLOAD": "off"}, 0),
+        ({"EVENT_RMS_MG": 28000}, 3),
+        ({"UPLOAD": "score", "EVENT_RMS_MG": 1, "EVENT_EVERY_S": 0, "UPLOAD_EVERY_S": 0}, 3),
+    ],
+)
+def test_policies_without_a_model_work_in_256_kb_of_heap(loop, settings, sent):
+    try:
+        runtime = micropython()
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    running = loop(runtime=runtime, settings=settings)
+    with running.bench as bench:
+        bench.run_for(400)
+        bench.run(0)
+    running.check_nothing_lost_or_doubled()
+    assert len(running.stored()) >= sent
+    assert len(running.stored()) + len(bench.kept_back) >= 5
+    assert not running.said("MemoryError")
+    assert not running.said("not judged")
+
+
+@pytest.mark.parametrize(
     "spoil", [lambda data: data[:-9], lambda data: b"", lambda data: data[:99] + b"?" + data[100:]]
 )
 def test_a_damaged_model_never_becomes_active_and_the_board_goes_on(loop, spoil):
@@ -188,5 +222,5 @@ def test_a_model_of_another_rate_scores_nothing_and_all_is_sent(loop):
         bench.run(2)
     running.check_nothing_lost_or_doubled()
     assert all(window.anomaly is None for window in running.stored().values())
-    (line,) = running.said("windows are not scored")
+    (line,) = running.said("windows are not judged")
     assert "trained at 1344 Hz" in line

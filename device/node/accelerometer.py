@@ -33,6 +33,7 @@ SETTLING = 8  # samples discarded after the start: more than any mode's turn-on 
 READ_AT = 8  # samples: with a FIFO of 32 this leaves room for a stall of 10 ms at 1344 Hz + 10 %
 TRIES = 5
 TOLERATED_NACKS = 2  # in the bus test
+GARBAGE_BYTES = 32768 << (sys.maxsize > 0x7FFFFFFF)  # more than a window leaves behind; objects of 64 bits are wider
 LOOKS = 128  # at the level, at least, in windows long enough for it: they tell the interval
 EARLY = 32  # samples: a window in which something is lost before them starts anew, behind the gap
 FRESH_STARTS = 8
@@ -172,7 +173,8 @@ def capture(accelerometer, window, odr_hz, full_scale_g):
         tries += 1
         window.clear(0)  # what the window or the try before left goes with the collection
         gc.collect()
-        gc.disable()
+        if not hasattr(gc, "mem_free") or gc.mem_free() > GARBAGE_BYTES:  # pyright: ignore
+            gc.disable()  # else a collection may cost samples, which shows, and no memory would cost the window
         try:
             complete = _fill(accelerometer, window, tries == TRIES)
             window.measure()

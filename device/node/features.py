@@ -29,6 +29,9 @@ def check(block):
             raise BlockError("spectral block version %d is not implemented" % block["version"])
         if not FFT_POINTS[0] <= points <= FFT_POINTS[1] or points & (points - 1):
             raise BlockError("FFT of %d points: a power of two from %d to %d" % (points, FFT_POINTS[0], FFT_POINTS[1]))
+        first, end = block.get("bins", (1, 1))
+        if not 1 <= first <= end <= points // 2 + 1:
+            raise BlockError("bins %s to %s of %d" % (first, end, points // 2))
         for name, plain in (("decimation", 1), ("extra_low_freq", False)):
             if block.get(name, plain) != plain:
                 raise BlockError("%s %s runs on the host only" % (name, block[name]))
@@ -53,14 +56,16 @@ def _spectral(block, values):
     second, third, fourth = moments(values)
     found = [math.sqrt(second)] + _shape(second, third, fourth)
     points = block["fft"]
-    powers = highest_powers(values, points, points // 2 if block["overlap"] else points)
     first, end = block.get("bins", (1, points // 2 + 1))
-    bins = powers[first:end]
+    if first >= end and block["version"] != 4:
+        return vector(found)
+    powers = highest_powers(values, points, points // 2 if block["overlap"] else points)
+    bins = powers[first:end] if first < end else None  # ulab takes an empty vector for one of length 1
     if block["version"] == 4:
         found += _shape(*moments(less(powers, mean(powers))))
-    if block["log"]:
-        bins = log10(bins)
-    return joined((vector(found), bins))
+    if bins is None:
+        return vector(found)
+    return joined((vector(found), log10(bins) if block["log"] else bins))
 
 
 def _flatten(block, values):

@@ -16,23 +16,29 @@ FEATURES = 128  # of more than that no mean and variance is kept
 STANDARD_GRAVITY = 9.80665
 
 
+class UnfitError(ValueError):
+    """A window that the model cannot score, and why."""
+
+
 def load(path):
     """(model, complaint): None for what there is not. The model has proved itself."""
     try:
-        with open(path, "rb") as file:
-            from node.model import Model, ModelError  # only now: most boards have none
-
-            gc.collect()
-            try:
-                model = Model(file)
-                model.prove()
-                return model, None
-            except ModelError as error:
-                return None, "%s is not used: %s" % (path, error)
+        file = open(path, "rb")  # noqa: SIM115  # closed below, whatever the import does
     except OSError:
         return None, None
+    try:
+        from node.model import Model  # only now: most boards have none
+
+        gc.collect()
+        model = Model(file)
+        model.prove()
+        return model, None
     except MemoryError:
         return None, NO_MEMORY
+    except Exception as error:  # ModelError; but also a drive that cannot be read, or a runtime that lacks something
+        return None, "%s is not used: %s" % (path, error)
+    finally:
+        file.close()
 
 
 class Judge(Policy):
@@ -55,6 +61,8 @@ class Judge(Policy):
 
     def complaints(self):
         found = super().complaints()
+        if self._settings.upload == "schedule" and not self._settings.upload_every_s:
+            found.append("UPLOAD = schedule with UPLOAD_EVERY_S = 0: no window is sent, only reports")
         if self._settings.upload == "score" and self.model is None and not self._levels():
             found.append(
                 "UPLOAD = score, but there is no model, EVENT_RMS_MG or EVENT_KURTOSIS to score with:"
@@ -82,6 +90,7 @@ class Judge(Policy):
 
     def sent(self, trigger):
         now_us = clock.now_us()
+        self._held = []  # no longer right before what follows
         if trigger != SCHEDULE:
             self._next_event_us = now_us + self._settings.event_every_s * 1000000
         every_us = self._settings.upload_every_s * 1000000
@@ -96,13 +105,15 @@ class Judge(Policy):
             return
         self._held = self._held[max(0, len(self._held) + 1 - most) :]
         try:
-            self._held.append(bytearray(frame))
+            self._held.append((clock.now_us(), bytearray(frame)))
         except MemoryError:
             self._held = []
 
     def take_held(self):
         held, self._held = self._held, []
-        return held
+        every_us = self._settings.capture_every_s * 1000000
+        oldest_us = clock.now_us() - len(held) * every_us - every_us // 2  # captures may have paused meanwhile
+        return [frame for held_us, frame in held if held_us >= oldest_us]
 
     def followed(self):
         self.counts["unsent"] -= 1
@@ -119,7 +130,7 @@ class Judge(Policy):
             found["scores"] = self._histogram
         if self._means is not None and self._squares is not None:
             found["feature_windows"] = self._windows
-            found["feature_mean"] = [_short(mean) for mean in self._means]
+            found["feature_mean"] = [_short(mean, 6) for mean in self._means]
             found["feature_variance"] = [_short(square / self._windows) for square in self._squares]
         return found
 
@@ -132,29 +143,36 @@ class Judge(Policy):
         if self.model is None:
             return None
         gc.collect()
+        return self._try(lambda: self._scored(window))
+
+    def _try(self, judge):
+        """What it returns; None, and the reports say why, when it fails: the window is good, and is not to suffer."""
         try:
-            reason = self._unfit(window)
-            if reason is None:
-                scores = self.model.score(window.counts, _scale(window))
-                self._note(scores)
-                self.counts["scored"] += 1
-                self._fits = True
-                return scores
+            return judge()
         except MemoryError:
-            reason = "no memory to score it"
-        except Exception as error:  # the window itself is good, and is not to suffer
-            reason = "scoring failed: %r" % (error,)
+            reason = "no memory to judge it"
+        except UnfitError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = "judging failed: %r" % (error,)
         if self._fits:
-            print("windows are not scored: %s" % reason)
+            print("windows are not judged: %s" % reason)
         self._fits = False
         self._unfit_because = reason
         self.counts["unfit"] += 1
         return None
 
-    def _unfit(self, window):
+    def _scored(self, window):
         if window.flags & GAP:
-            return "gaps in the window"
-        return self.model.unfit(window.samples, window.interval_ns / 1e9, window.full_scale_g)
+            raise UnfitError("gaps in the window")
+        reason = self.model.unfit(window.samples, window.interval_ns / 1e9, window.full_scale_g)
+        if reason:
+            raise UnfitError(reason)
+        scores = self.model.score(window.counts, _scale(window))
+        self._note(scores)
+        self.counts["scored"] += 1
+        self._fits = True
+        return scores
 
     def _event(self, window):
         """SCORE or LEVEL if the window is one."""
@@ -166,18 +184,13 @@ class Judge(Policy):
             threshold = values.event_class_percent / 100 if values.event_class_percent else self.model.class_threshold
             if scores.probabilities and scores.class_name not in self.model.normal and scores.probability >= threshold:
                 return SCORE
-        if self._levels() and self._is_loud(window):
-            return LEVEL
-        return None
+        return self._try(lambda: self._loud(window)) if self._levels() else None
 
-    def _is_loud(self, window):
-        try:
-            rms_mg, kurtosis = level(window)
-        except MemoryError:  # the window is worth more
-            return False
+    def _loud(self, window):
         values = self._settings
+        rms_mg, kurtosis = level(window)
         loud = values.event_rms_mg and rms_mg >= values.event_rms_mg
-        return loud or (values.event_kurtosis and kurtosis * 100 >= values.event_kurtosis)
+        return LEVEL if loud or (values.event_kurtosis and kurtosis * 100 >= values.event_kurtosis) else None
 
     def _levels(self):
         return self._settings.event_rms_mg or self._settings.event_kurtosis
@@ -218,18 +231,29 @@ class Judge(Policy):
 
 
 def level(window):
-    """RMS of all axes together in mg, and the highest excess kurtosis of one; both around the mean."""
-    from node.vectors import axis, extremes, less, mean, moments
+    """RMS of all axes together in mg, and the highest excess kurtosis of one; both around the mean.
 
+    In plain loops: a small heap has no room for a vector of samples.
+    """
+    counts, n = window.counts, window.samples
     total, highest = 0, -3
-    for number in range(3):
-        values = axis(window.counts, number, window.sensitivity_ug / 1000)
-        low, high = extremes(values)
-        second, _, fourth = moments(less(values, low if low == high else mean(values)))
-        total += second
-        if second > 0:
-            highest = max(highest, fourth / (second * second) - 3)
-    return total**0.5, highest
+    for axis in range(3):
+        middle = counts[axis]
+        first = second = 0
+        for i in range(axis, 3 * n, 3):
+            off = counts[i] - middle
+            first += off
+            second += off * off
+        mean = first / n
+        variance = second / n - mean * mean
+        total += variance
+        if variance > 0:
+            fourth = 0.0
+            for i in range(axis, 3 * n, 3):
+                off = counts[i] - middle - mean
+                fourth += off * off * off * off
+            highest = max(highest, fourth / n / (variance * variance) - 3)
+    return total**0.5 * window.sensitivity_ug / 1000, highest
 
 
 def _scale(window):
@@ -237,6 +261,6 @@ def _scale(window):
     return window.sensitivity_ug * STANDARD_GRAVITY / 1000000
 
 
-def _short(value):
-    """Four digits: each byte of a report costs airtime."""
-    return float("%.4g" % value)
+def _short(value, digits=4):
+    """Each byte of a report costs airtime."""
+    return float("%.*g" % (digits, value))

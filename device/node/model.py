@@ -68,11 +68,11 @@ class Model:
         self.full_scale_g = content["full_scale_g"]
         self.classes = content["classes"]
         self.normal = content["normal"]
-        self.class_threshold = float(content["threshold"])
+        self.class_threshold = _finite(content["threshold"])
         self.anomaly_threshold = self.anomaly_spread = None
         if content["clustered"]:
-            self.anomaly_threshold = float(content["anomaly_threshold"])
-            self.anomaly_spread = float(content["anomaly_spread"])
+            self.anomaly_threshold = _finite(content["anomaly_threshold"])
+            self.anomaly_spread = _finite(content["anomaly_spread"])
         if not (isinstance(self.classes, list) and isinstance(self.normal, list)):
             raise ModelError("its content is not that of a model: classes")
         if any(len(name.encode()) >= CLASS_BYTES for name in self.classes):
@@ -126,6 +126,16 @@ class Model:
 
     def prove(self):
         """Raise ModelError unless the golden window gives what is expected. Once: it is gone then."""
+        try:
+            reason = self.unfit(self.samples, self.interval_s, self.full_scale_g)
+        except Exception as error:
+            reason = repr(error)
+        if (
+            reason
+            or not isinstance(self.samples, int)
+            or not (0 < self.samples < 65536 and 1e-6 < self.interval_s < 1000)
+        ):
+            raise ModelError("no window would fit it: %s" % reason)
         (counts, scale), expected = self._golden, self._expected
         del self._golden, self._expected
         try:
@@ -171,6 +181,14 @@ class Model:
         for i, squared in enumerate(squared_distances(chosen, centers)):
             nearest = min(nearest, squared**0.5 - float(reach[i]))
         return nearest
+
+
+def _finite(value):
+    """A number that reports and comparisons can do with."""
+    value = float(value)
+    if not -1e9 < value < 1e9:
+        raise ValueError("a threshold of %r" % value)
+    return value
 
 
 def _check(file):

@@ -9,68 +9,43 @@ from binascii import crc32
 FILE = "settings.toml"
 
 # name, default, allowed (first and last of a number, then others that mean something else; least and most bytes of a
-# text; or all choices), meaning
+# text; or all choices). What each means: node/meanings.py, which the firmware itself does not load
 TABLE = (
-    ("PRODUCT_UID", "", (0, 128), "Notehub product; empty keeps what the Notecard already has"),
-    ("DEVICE_SN", "", (0, 64), "serial number shown in Notehub, such as pump-3"),
-    ("ROUTE", "ingest", (0, 64), "alias of the Notehub proxy route to the server"),
-    ("LABEL", "", (0, 64), "label for the windows' class in training; empty: labelled on the server"),
-    ("SESSION", "", (0, 64), "name of a measuring campaign, sent with each window"),
-    (
-        "FRAME_KEY",
-        "",
-        (0, 32),
-        "key to sign frames with, from `judder key` (docs/operations.md); empty: the one in the Notecard, if any",
-    ),
-    ("ODR_HZ", 1344, (10, 25, 50, 100, 200, 400, 1344), "nominal output data rate"),
-    ("FULL_SCALE_G", 2, (2, 4, 8, 16), "full scale"),
-    ("SAMPLES", 1024, (64, 4096), "samples in a window"),
-    ("CAPTURE_EVERY_S", 900, (1, 86400), "seconds from the start of one window to the next"),
-    (
-        "UPLOAD",
-        "all",
-        ("all", "schedule", "score", "off"),
-        "which windows are sent: all, one every UPLOAD_EVERY_S, events too (docs/models.md), or none",
-    ),
-    ("UPLOAD_EVERY_S", 86400, (60, 604800, 0), "seconds between windows sent as samples of the rest; 0: none"),
-    (
-        "EVENT_ANOMALY",
-        0,
-        (0, 100000),
-        "anomaly of an event, in hundredths; 0: the model's own",
-    ),
-    ("EVENT_CLASS_PERCENT", 0, (0, 100), "probability of an event's class; 0: the model's own"),
-    ("EVENT_RMS_MG", 0, (0, 28000), "level of an event, all axes together; 0: never"),
-    ("EVENT_KURTOSIS", 0, (0, 100000), "excess kurtosis of an event on one axis, in hundredths; 0: never"),
-    ("EVENT_EVERY_S", 3600, (0, 86400), "least seconds between events that are sent"),
-    ("BEFORE_EVENT", 1, (0, 4), "windows from right before an event that are sent, too; they wait in RAM"),
-    ("RING_BYTES", 98304, (16384, 262144), "RAM for windows that wait for the server"),
-    (
-        "DROP",
-        "newest",
-        ("newest", "oldest"),
-        "what gives way when windows wait and nothing has room: the newest are not captured, or the oldest are dropped",
-    ),
-    ("DAILY_KB", 0, (16, 1000000, 0), "most kB sent in 24 hours, 1 for each connection included; 0: no limit"),
-    ("REPORT_EVERY_S", 21600, (600, 604800), "seconds between the board's reports on itself"),
-    ("POST_BYTES", 16384, (4096, 98304), "most bytes in one web.post, unless a single window is longer"),
-    ("POST_TIMEOUT_S", 60, (10, 300), "how long the Notecard waits for the server's answer"),
-    (
-        "WATCHDOG_S",
-        7200,
-        (1800, 86400, 0),
-        "how long the board may be silent before the Notecard pulls ATTN to reset it (docs/operations.md); 0: off",
-    ),
-    ("TRANSFER", "chunks", ("chunks", "stock"), "how windows reach the Notecard: our chunks, or note-python's helper"),
-    ("SENSOR_ADDRESS", 24, (24, 25), "I2C address of the LIS3DH: 24 is 0x18, 25 is 0x19"),
+    ("PRODUCT_UID", "", (0, 128)),
+    ("DEVICE_SN", "", (0, 64)),
+    ("ROUTE", "ingest", (0, 64)),
+    ("LABEL", "", (0, 64)),
+    ("SESSION", "", (0, 64)),
+    ("FRAME_KEY", "", (0, 32)),
+    ("ODR_HZ", 1344, (10, 25, 50, 100, 200, 400, 1344)),
+    ("FULL_SCALE_G", 2, (2, 4, 8, 16)),
+    ("SAMPLES", 1024, (64, 4096)),
+    ("CAPTURE_EVERY_S", 900, (1, 86400)),
+    ("UPLOAD", "all", ("all", "schedule", "score", "off")),
+    ("UPLOAD_EVERY_S", 86400, (60, 604800, 0)),
+    ("EVENT_ANOMALY", 0, (0, 100000)),
+    ("EVENT_CLASS_PERCENT", 0, (0, 100)),
+    ("EVENT_RMS_MG", 0, (0, 28000)),
+    ("EVENT_KURTOSIS", 0, (0, 100000)),
+    ("EVENT_EVERY_S", 3600, (0, 86400)),
+    ("BEFORE_EVENT", 1, (0, 4)),
+    ("RING_BYTES", 98304, (16384, 262144)),
+    ("DROP", "newest", ("newest", "oldest")),
+    ("DAILY_KB", 0, (16, 1000000, 0)),
+    ("REPORT_EVERY_S", 21600, (600, 604800)),
+    ("POST_BYTES", 16384, (4096, 98304)),
+    ("POST_TIMEOUT_S", 60, (10, 300)),
+    ("WATCHDOG_S", 7200, (1800, 86400, 0)),
+    ("TRANSFER", "chunks", ("chunks", "stock")),
+    ("SENSOR_ADDRESS", 24, (24, 25)),
 )
 
 _MOST_BYTES = 16384  # of the file; all settings with their comments take 3000
 _MOST_COMPLAINTS = 12  # or a file of something else would fill the heap with them
 _SHOWN = 64  # characters of what is wrong
 _FRAME_OVERHEAD = 3072  # header, texts, gaps and CRC at their longest (node.frame.max_length)
-_KEY = "FRAME_KEY"  # never shown, and not in the hash: the same board has it here or in its Notecard
-_CHOICES = ("ODR_HZ", "FULL_SCALE_G", "UPLOAD", "DROP", "TRANSFER", "SENSOR_ADDRESS")
+KEY = "FRAME_KEY"  # never shown, and not in the hash: the same board has it here or in its Notecard
+CHOICES = ("ODR_HZ", "FULL_SCALE_G", "UPLOAD", "DROP", "TRANSFER", "SENSOR_ADDRESS")
 
 
 class Settings:
@@ -84,7 +59,7 @@ class Settings:
     def __init__(self, text=""):
         self.complaints = []
         values = {}
-        for name, default, _, _ in TABLE:
+        for name, default, _ in TABLE:
             values[name] = default
         for number, line in enumerate(text.split("\n"), 1):
             self._take(values, number, line.strip())
@@ -92,7 +67,7 @@ class Settings:
         self._leave_time(values)
         for name in values:
             setattr(self, name.lower(), values[name])
-        hashed = ["%s=%s" % (row[0], values[row[0]]) for row in TABLE if row[0] != _KEY]
+        hashed = ["%s=%s" % (row[0], values[row[0]]) for row in TABLE if row[0] != KEY]
         self.hash = "%08x" % crc32("\n".join(hashed).encode())
 
     def _make_room(self, values):
@@ -123,9 +98,9 @@ class Settings:
         name, equals, value = line.partition("=")
         name = name.strip()
         if not equals:
-            self._complain(number, "'%s' is not NAME = value" % (_KEY if _KEY in line else _shown(line)))
+            self._complain(number, "'%s' is not NAME = value" % (KEY if KEY in line else _shown(line)))
             return
-        for known, default, allowed, _ in TABLE:
+        for known, default, allowed in TABLE:
             if known == name:
                 try:
                     values[name] = check(name, _unquote(value.strip()), default, allowed)
@@ -151,19 +126,19 @@ def check(name, text, default, allowed):
             value = int(text)
         except ValueError:
             value = None
-    if name in _CHOICES:
+    if name in CHOICES:
         if value not in allowed:
             raise ValueError(
                 "%s = %s; must be one of %s" % (name, _shown(text), ", ".join([str(one) for one in allowed]))
             )
-    elif name == _KEY:
+    elif name == KEY:
         if text and not is_key(text):
             raise ValueError("%s must be 32 hex digits, as `judder key` prints them" % name)
     elif isinstance(default, str):
         if len(text.encode()) > allowed[1]:
             raise ValueError("%s is %d bytes long; at most %d" % (name, len(text.encode()), allowed[1]))
     elif value is None or not (allowed[0] <= value <= allowed[1] or value in allowed[2:]):
-        raise ValueError("%s = %s; must be a whole number from %s" % (name, _shown(text), _range(allowed)))
+        raise ValueError("%s = %s; must be a whole number from %s" % (name, _shown(text), limits(allowed)))
     return value
 
 
@@ -172,25 +147,8 @@ def is_key(text):
     return isinstance(text, str) and len(text) == 32 and not text.lower().strip("0123456789abcdef")
 
 
-def _range(allowed):
+def limits(allowed):
     return "%d to %d" % allowed[:2] + "".join([", or %d" % one for one in allowed[2:]])
-
-
-def example():
-    """The text of settings.example.toml."""
-    lines = ["# Copy to settings.toml on the board and change what differs. Every line is optional."]
-    for name, default, allowed, meaning in TABLE:
-        if name in _CHOICES:
-            limits = ", ".join([str(one) for one in allowed])
-        elif name == _KEY:
-            limits = "32 hex digits"
-        elif isinstance(default, str):
-            limits = "at most %d bytes" % allowed[1]
-        else:
-            limits = _range(allowed)
-        value = '"%s"' % default if isinstance(default, str) else "%d" % default
-        lines.append("\n# %s (%s)\n%s = %s" % (meaning, limits, name, value))
-    return "\n".join(lines) + "\n"
 
 
 def load(path=FILE):

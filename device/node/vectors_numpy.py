@@ -7,14 +7,16 @@ ulab's `fft` gives (re, im) where the runtime has no complex numbers, as on the 
 
 try:
     from ulab import numpy as np  # pyright: ignore[reportMissingImports]
-    from ulab import scipy  # pyright: ignore[reportMissingImports]
 
     _FLOAT = np.float
 except ImportError:
     import numpy as np
 
-    scipy = None  # a PC's may not be there, and it has time for a loop
     _FLOAT = np.float32
+try:
+    from ulab import scipy  # pyright: ignore[reportMissingImports]
+except ImportError:  # left out of a build, or a PC, which has time for a loop
+    scipy = None
 
 
 def vector(values):
@@ -44,7 +46,7 @@ def filtered(values, sections):
         from node import vectors_plain
 
         return vector(vectors_plain.filtered(values, sections))
-    return scipy.signal.sosfilt(np.array(sections, dtype=_FLOAT), values)
+    return scipy.signal.sosfilt(sections, values)
 
 
 def moments(values):

@@ -24,7 +24,7 @@ UNKNOWN_LOSS = 0xFFFF
 UNKNOWN_SIGMA = 0xFFFFFFFF
 IN_NEXT = 0xFFFE  # a gap so soon before another that only the sum is known, which the other one carries
 SURE = 8  # looks on both sides that tell no step from a step of one sample for sure
-_LOOKS = 1024  # 512 batches of 8 are the longest window
+_LEAST_LOOKS = 512  # one in 2 ms of 1024 samples, and some more; with longer windows, a batch of 8 takes one
 
 
 class Window:
@@ -53,9 +53,10 @@ class Window:
         self.boot = 0
         self.sequence = 0
         # looks at the FIFO level: how many samples existed, when, how long the look took; segments by first look
-        self._existed = array("i", bytes(4 * _LOOKS))
-        self._seen_us = array("i", bytes(4 * _LOOKS))
-        self._took_us = array("i", bytes(4 * _LOOKS))
+        self._most_looks = max(_LEAST_LOOKS, samples // 4)
+        self._existed = array("i", bytes(4 * self._most_looks))
+        self._seen_us = array("i", bytes(4 * self._most_looks))
+        self._took_us = array("i", bytes(4 * self._most_looks))
         self._looks = 0
         self._segments = [0]
         self._origin_us = 0
@@ -84,7 +85,7 @@ class Window:
 
     def look(self, existed, before_us, after_us):
         """Note that `existed` samples existed some time between two readings of the clock."""
-        if self._looks < _LOOKS:
+        if self._looks < self._most_looks:
             self._existed[self._looks] = existed
             self._seen_us[self._looks] = (before_us + after_us) // 2 - self._origin_us
             self._took_us[self._looks] = after_us - before_us

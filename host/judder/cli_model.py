@@ -119,7 +119,7 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(fields))
     else:
-        show(fields, {})
+        show(fields, {"boards": "; ".join(refusals(model)) or "run it"})
 
 
 @model_app.command()
@@ -206,6 +206,13 @@ def read_model(path: Path) -> "tuple[Model, str, bytes]":
             refuse(f"{path}: {error.strerror}")
         except ModelError as error:
             refuse(f"{path}: {line_of(str(error))}")
+
+
+def refusals(model: "Model") -> list[str]:
+    """Why boards will refuse it."""
+    from judder.model.impulse import refused_by_boards
+
+    return [reason for block in model.blocks for reason in refused_by_boards(block)]
 
 
 def save(path: Path, data: bytes) -> None:

@@ -178,6 +178,16 @@ def _number(value: Any) -> float:
     return number
 
 
+def _real(value: Any) -> float:
+    """Any finite one, however large: features have no bounds."""
+    if type(value) not in (int, float):
+        raise ValueError("is no number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("is beyond all bounds") from None
+
+
 def _duration(value: Any) -> float:
     if (number := _number(value)) < 0:
         raise ValueError("is negative")
@@ -259,10 +269,10 @@ _MEMBERS: dict[str, Callable[[Any], Any]] = {
     "unfit": _count,
     "unfit_because": _text,
     "model_refused": _text,
-    "score_low": _number,
-    "score_step": _number,
+    "score_low": _real,
+    "score_step": _real,
     "scores": _list(BINS_LIMIT, "counts", _count),
     "feature_windows": _count,
-    "feature_mean": _list(FEATURES_LIMIT, "numbers", _number),
-    "feature_variance": _list(FEATURES_LIMIT, "numbers", _number),
+    "feature_mean": _list(FEATURES_LIMIT, "numbers", _real),
+    "feature_variance": _list(FEATURES_LIMIT, "numbers", _real),
 }

@@ -65,7 +65,9 @@ def demo(
         finished = loop.run(options, _Follow(progress, options))
     if as_json:
         fields = asdict(finished.report)
-        if fields["model"] is not None:
+        if fields["model"] is None:
+            del fields["model"]
+        else:
             del fields["model"]["watched"]
         typer.echo(json.dumps(fields))
     else:

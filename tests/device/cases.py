@@ -8,7 +8,7 @@ import struct
 from array import array
 from binascii import crc32, hexlify
 
-from node import clock, cobs, frame, rice, ring, settings, window
+from node import clock, cobs, frame, meanings, rice, ring, settings, window
 
 
 class Draw:
@@ -112,7 +112,7 @@ def window_cases():
 def settings_cases():
     text = 'LABEL = "idle" # x\nSAMPLES = 7\nNONSENSE = 1\nODR_HZ = 400\nhello\nRING_BYTES = 16384\nSAMPLES=4096\n'
     values = settings.Settings(text)
-    return [values.complaints, values.hash, values.samples, values.odr_hz, values.ring_bytes, settings.example()]
+    return [values.complaints, values.hash, values.samples, values.odr_hz, values.ring_bytes, meanings.example()]
 
 
 def ring_cases():

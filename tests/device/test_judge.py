@@ -75,6 +75,7 @@ def run(judged, now, every_us=HOUR_US, anomalies=()):
         if trigger is None:
             judged.hold(bytes([len(triggers)]))
         else:
+            judged.taken = judged.take_held() if trigger != policy.SCHEDULE else []
             judged.sent(trigger)
         triggers.append(trigger)
         now[0] += every_us
@@ -101,10 +102,10 @@ def test_off_sends_none_and_counts_them(now):
 
 
 def test_events_are_sent_with_what_was_before_them(now):
-    judged = judging(Scored(), UPLOAD="score", UPLOAD_EVERY_S=0, BEFORE_EVENT=2, EVENT_EVERY_S=0)
+    judged = judging(Scored(), UPLOAD="score", UPLOAD_EVERY_S=0, BEFORE_EVENT=2, EVENT_EVERY_S=0, CAPTURE_EVERY_S=3600)
     assert run(judged, now, anomalies=[0, 0.1, 0.2, 0.3]) == [None] * 4
     assert run(judged, now, anomalies=[0.7]) == [policy.SCORE]
-    assert judged.take_held() == [b"\2", b"\3"]
+    assert judged.taken == [b"\2", b"\3"]
     judged.followed()
     judged.followed()
     assert judged.counts == {"scored": 5, "events": 1, "unsent": 2, "unfit": 0}
@@ -115,6 +116,22 @@ def test_events_are_limited_and_what_lies_between_two_is_not_before_the_second(n
     assert run(judged, now, anomalies=[9, 9, 9, 9, 0, 9]) == [1, None, None, 1, None, None]
     assert judged.counts == {"scored": 6, "events": 5, "unsent": 4, "unfit": 0}
     assert judged.take_held() == []
+
+
+def test_what_a_window_by_schedule_lies_between_is_not_right_before(now):
+    judged = judging(Scored(), UPLOAD="score", UPLOAD_EVERY_S=2 * 3600, BEFORE_EVENT=2)
+    assert run(judged, now, anomalies=[0, 0.1, 0.2, 9]) == [policy.SCHEDULE, None, policy.SCHEDULE, policy.SCORE]
+    assert judged.taken == []
+
+
+def test_what_lies_further_back_than_it_should_is_not_right_before(now):
+    """Captures have paused: there was no room."""
+    judged = judging(Scored(), UPLOAD="score", UPLOAD_EVERY_S=0, BEFORE_EVENT=2, CAPTURE_EVERY_S=3600)
+    run(judged, now, anomalies=[0, 0.1])
+    now[0] += 3 * HOUR_US
+    run(judged, now, anomalies=[9])
+    assert judged.taken == []
+    assert judged.counts["unsent"] == 2
 
 
 def test_a_sample_of_the_rest_waits_for_the_budget_and_an_event_does_not(now):
@@ -191,7 +208,9 @@ def test_without_memory_for_levels_the_window_is_kept(now, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(judge, "level", level)
-    assert judging(None, UPLOAD="all", EVENT_RMS_MG=1).judge(window()) == policy.SCHEDULE
+    judged = judging(None, UPLOAD="all", EVENT_RMS_MG=1)
+    assert judged.judge(window()) == policy.SCHEDULE
+    assert judged.members()["unfit_because"] == "no memory to judge it"
 
 
 def test_windows_with_gaps_or_unlike_training_are_not_scored(now):
@@ -258,6 +277,7 @@ def test_score_without_anything_to_score_with_is_said_at_the_start():
     (line,) = judging(None, UPLOAD="score").complaints()
     assert "UPLOAD = score" in line
     assert judging(None, UPLOAD="score", EVENT_RMS_MG=100).complaints() == []
+    assert "no window is sent" in judging(None, UPLOAD="schedule", UPLOAD_EVERY_S=0).complaints()[0]
     assert judging(Scored(), UPLOAD="score").complaints() == []
 
 

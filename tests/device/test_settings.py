@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node import frame, settings
-from node.settings import TABLE, Settings, example
+from node.meanings import MEANINGS, example
+from node.settings import TABLE, Settings
 
 
 def defaults():
-    return {name: default for name, default, _, _ in TABLE}
+    return {name: default for name, default, _ in TABLE}
 
 
 def values(read):
@@ -25,6 +26,7 @@ def test_an_empty_file_gives_the_defaults_without_a_word():
 
 
 def test_the_example_is_toml_and_reads_back_as_the_defaults():
+    assert MEANINGS.keys() == defaults().keys()
     assert tomllib.loads(example()) == defaults()
     read = Settings(example())
     assert values(read) == defaults()
@@ -78,7 +80,7 @@ def test_what_is_wrong_is_named_with_its_line_and_the_default_stands(line, words
 @given(st.text())
 def test_any_text_at_all_leaves_allowed_values(text):
     read = Settings(text)
-    for name, default, allowed, _ in TABLE:
+    for name, default, allowed in TABLE:
         value = getattr(read, name.lower())
         assert settings.check(name, str(value), default, allowed) == value
 

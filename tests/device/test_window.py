@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node import window as window_module
 from node.window import GAP, IN_NEXT, OVERRUN, SATURATED, UNKNOWN_LOSS, UNKNOWN_SIGMA, Window, _isqrt
 
 LOOK_US = 330
@@ -136,9 +135,9 @@ def test_the_first_sample_is_placed_within_a_sample():
 def test_more_looks_than_there_is_room_for_are_left_out():
     window = Window(64)
     window.clear(0)
-    for i in range(window_module._LOOKS + 10):
+    for i in range(window._most_looks + 10):
         window.look(i, i * 744, i * 744 + 1)
-    assert window._looks == window_module._LOOKS
+    assert window._looks == window._most_looks
 
 
 @given(st.lists(st.integers(-512, 511), min_size=192, max_size=192))

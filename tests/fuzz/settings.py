@@ -5,7 +5,8 @@ import unicodedata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from node.settings import TABLE, Settings, check, example, load
+from node.meanings import example
+from node.settings import TABLE, Settings, check, load
 
 _FOLDER = TemporaryDirectory(prefix="judder-fuzz-")
 atexit.register(_FOLDER.cleanup)
@@ -25,7 +26,7 @@ def run(data):
     FILE.write_bytes(data)
     read = load(str(FILE))
     values = {}
-    for name, default, allowed, _ in TABLE:
+    for name, default, allowed in TABLE:
         value = values[name] = getattr(read, name.lower())
         assert type(value) is type(default)
         assert check(name, str(value), default, allowed) == value

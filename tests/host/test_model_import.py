@@ -852,7 +852,7 @@ def test_import_from_studio(service, tmp_path):
 
 def test_import_from_a_zip_with_what_boards_refuse(tmp_path):
     block = spectral(input_decimation_ratio=3, features=3 * 21)
-    of = project([block], [classifier([block], ("[red]a", "b\x1b[1m"))[0]])
+    of = project([block], [classifier([block], ("[red]a", "b"))[0]])
     source, net = tmp_path / "library.zip", tmp_path / "net.tflite"
     source.write_bytes(zip_of(of, net="eon"))
     net.write_bytes(of.learning[0].files["tflite-float"])

@@ -10,8 +10,10 @@ import pytest
 from tests.vibration import STARTED, recorded
 
 from judder.emulator.machine import Service
+from judder.export import Selection
 from judder.model import clusters, net
 from judder.model.file import GOLDEN_SCALE, from_bytes
+from judder.model.recorded import RecordedError, from_files
 from judder.model.run import run
 from judder.model.train import FOLDS, Options, TrainError, folds, impulse, train
 from judder.window import Flags
@@ -274,3 +276,25 @@ def test_held_out_scores_set_the_threshold():
     assert report.false_alarms <= 3
     assert report.threshold == pytest.approx(held_out.quantiles["50"] + 3 * report.spread, abs=0.3)
     assert held_out.quantiles["50"] > report.scores["training"].quantiles["50"]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"taken_at": np.array([3])},
+        {"interval_s": np.array(["a"])},
+        {"interval_s": np.array([np.inf])},
+        {"device": np.array([7])},
+        {"label": np.array([1])},
+        {"flags": np.array([0.0])},
+        {"flags": np.array(["x"])},
+        {"full_scale_g": np.array([np.nan])},
+        {"acceleration": np.zeros((1, 8, 2), np.float32)},
+        {"acceleration": np.zeros((1, 8, 3), np.int16)},
+    ],
+)
+def test_an_export_with_strange_columns_gives_windows_or_one_line(tmp_path, spoilt):
+    kept = {"acceleration": np.zeros((1, 8, 3), np.float32), "interval_s": np.array([0.001])}
+    np.savez(tmp_path / "set.npz", **kept | spoilt)
+    with pytest.raises((RecordedError, TrainError)):  # one window is too few, if it can be read
+        train(from_files([tmp_path / "set.npz"], Selection()), Options())

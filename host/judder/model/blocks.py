@@ -69,6 +69,9 @@ def check(block: Mapping[str, Any]) -> None:
         raise BlockError(f"spectral block version {version} is not implemented (2, 3 and 4 are)")
     if points not in (2**power for power in range(4, 13)):
         raise BlockError(f"FFT of {points} points: a power of two from 16 to 4096")
+    first, end = block.get("bins", (1, 1))
+    if not 1 <= first <= end <= points // 2 + 1:
+        raise BlockError(f"bins {first} to {end} of a spectrum with {points // 2}")
     if block.get("filter", "none") not in ("none", "low", "high"):
         raise BlockError(f"filter {block['filter']} is none of none, low, high")
     if block.get("order", 0) not in (0, 2, 4, 6, 8):

@@ -26,7 +26,10 @@ EON = (
     "TensorFlow Lite and quantization Unoptimized (float32), or give the net with --tflite FILE (Studio: Dashboard, "
     "TensorFlow Lite (float32))"
 )
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, ValueError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, ValueError),
+    ArithmeticError,  # of numbers beyond all bounds
+)
 _SWITCHES = {
     "EI_CLASSIFIER_HAS_DATA_NORMALIZATION": "data normalization",
     "EI_CLASSIFIER_OBJECT_DETECTION": "object detection",
@@ -40,11 +43,11 @@ _TYPES = {"data normalization": "ei_data_normalization_t"}
 """What stands in model_variables.h where a part is used, whatever its switch says."""
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _PARAMETER = re.compile(r"^\s*(?:\(char\s*\*\)\s*)?(\"[^\"]*\"|[^,\s]+),?\s*//\s*\w+\s+(\S.*?)\s*$", re.MULTILINE)
-_DSP = re.compile(r"ei_dsp_config_(\w+)_t\s+ei_dsp_config_(\w+)\s*=\s*\{(.*?)\};", re.DOTALL)
+_DSP = re.compile(r"ei_dsp_config_(\w+)_t\s+ei_dsp_config_(\w+)\s*=\s*\{(.{0,20000}?)\};", re.DOTALL)
 _OUTPUT = re.compile(r"\{\s*//\s*DSP block (\d+)\s+\d+,\s*(\d+),")
 _LEARN = re.compile(r"\{\s*\d+,\s*(?:\w+,\s*)?&(\w+),\s*\(void\s*\*\)\s*&ei_learning_block_config_(\w+)")
 _CLUSTER = re.compile(rf"\{{([^{{}}]*)\}},\s*({_NUMBER})f?\s*\}}")
-_ARRAY = re.compile(r"\][^=;{}]*=\s*\{([\s0-9a-fA-FxX,]+)\}")
+_ARRAY = re.compile(r"\][^=;{}]{0,200}=\s{0,200}\{([\s0-9a-fA-FxX,]+)\}")
 _T = TypeVar("_T", int, float)
 
 

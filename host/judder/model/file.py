@@ -32,6 +32,8 @@ GOLDEN_SCALE = 0.004 * STANDARD_GRAVITY
 """m/s2 per count of the LIS3DH at +-2 g in normal mode."""
 AXES = ["x", "y", "z"]
 UNITS = "m/s2"
+MOST_SAMPLES = 65535
+MOST_SCORE = 1e9
 CLASS_BYTES = 32
 """Of a class's name in UTF-8: each frame carries one."""
 _FAR = 1000.0
@@ -102,11 +104,12 @@ class Model:
     variance: Floats = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         try:
             for block in self.blocks:
                 features_of.check(block)
             inputs = len(features_of.names(self.blocks, self.samples, 1 / self.interval_s))
-        except (BlockError, KeyError, TypeError) as error:
+        except (BlockError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"model {self.name}: {error}") from None
         width = inputs
         for number, layer in enumerate(self.layers):
@@ -118,12 +121,28 @@ class Model:
         if self.layers and width != len(self.classes):
             raise ModelError(f"model {self.name}: {width} outputs for {len(self.classes)} classes")
         for name in self.classes:
-            if any("\ud800" <= character <= "\udfff" for character in name) or len(name.encode()) > CLASS_BYTES:
+            if not isinstance(name, str) or not name.isprintable() or len(name.encode(errors="replace")) > CLASS_BYTES:
                 raise ModelError(
                     f"model {self.name}: {name!r} is no name of a class: at most {CLASS_BYTES} bytes of text"
                 )
         if self.clusters:
             self._check_clusters(self.clusters, inputs)
+
+    def _check_numbers(self) -> None:
+        """What a board and its reports can do with."""
+        of = self.clusters
+        for name, value, least, most in (
+            ("samples", self.samples, 1, MOST_SAMPLES),
+            ("interval_s", self.interval_s, 1e-6, 1000),
+            ("full_scale_g", 2 if self.full_scale_g is None else self.full_scale_g, 1, 1000),
+            ("threshold", self.threshold, -MOST_SCORE, MOST_SCORE),
+            ("anomaly_threshold", of.threshold if of else 0, -MOST_SCORE, MOST_SCORE),
+            ("anomaly_spread", of.spread if of else 0, 0, MOST_SCORE),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise ModelError(f"model {self.name}: {name} {value!r} is no number from {least:g} to {most:g}")
+        if not isinstance(self.samples, int):
+            raise ModelError(f"model {self.name}: {self.samples} samples")
 
     def _check_clusters(self, of: Clusters, inputs: int) -> None:
         if not all(0 <= index < inputs for index in of.features):
@@ -272,7 +291,7 @@ def from_bytes(data: bytes) -> tuple[Model, str]:
         scores = model.score(counts * golden["scale"])
     except ModelError:
         raise
-    except (BlockError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (ArithmeticError, AttributeError, BlockError, KeyError, TypeError, ValueError, IndexError) as error:
         raise ModelError(f"its content is not that of a model: {error!r}") from None
     found = _numbers(scores)
     if len(found) != len(expected):

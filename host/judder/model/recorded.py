@@ -90,9 +90,9 @@ def _from_npz(path: Path) -> list[Recorded]:
             return _of_arrays(path, {name: arrays[name] for name in arrays.files})
     except OSError as error:
         raise RecordedError(f"{path}: {error.strerror or error}") from None
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, RecordedError):
-            raise
+    except RecordedError:
+        raise
+    except Exception as error:  # noqa: BLE001  # numpy reads headers with Python's own parser, which raises anything
         raise RecordedError(f"{path}: not an npz of judder export ({error})") from None
 
 
@@ -123,13 +123,13 @@ def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> list[Recorded]:
     return [
         Recorded(
             name=f"{boot:08x}:{sequence}" if sequence is not None else f"window {place}",
-            device=device,
-            label=label,
-            taken=_time(taken),
+            device=str(device),
+            label=str(label),
+            taken=_time(str(taken)),
             acceleration=acceleration[place],
-            interval_s=float(interval_s[place]) if interval_s[place] > 0 else None,
-            full_scale_g=full_scale_g or None,
-            flags=flags,
+            interval_s=float(interval_s[place]) if 0 < interval_s[place] < np.inf else None,
+            full_scale_g=int(full_scale_g) or None,
+            flags=int(flags),
         )
         for place, (boot, sequence, device, label, taken, full_scale_g, flags) in enumerate(
             zip(
