@@ -475,12 +475,12 @@ class Node:
         key, data = self.reports.write(self.identity, now_us, members)
         if self.ring.has_room(len(data)):
             self.reports.written()  # first: what `put` drops is for the next one to tell
-            self.policy.reported()
             try:
                 self.ring.put(key, data)
             except MemoryError:
                 self.reports.lose(key, "dropped")
                 raise
+            self.policy.reported()
 
     def _send(self):
         most_bytes = min(self.post_bytes, self._may_send())
