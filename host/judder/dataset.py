@@ -61,10 +61,14 @@ def label_of(window: Window, taken: datetime, rules: Sequence[LabelRule], defaul
     return default
 
 
+def device_day(device: str, taken: datetime) -> str:
+    """What is kept together when windows are held out."""
+    return f"{device} {taken.astimezone(UTC):%Y-%m-%d}"
+
+
 def category_of(device: str, taken: datetime, testing_fraction: float) -> Category:
     """The same for all windows of a device's day: neighbours in time would leak from training into testing."""
-    day = f"{device} {taken.astimezone(UTC):%Y-%m-%d}"
-    drawn = int.from_bytes(hashlib.sha256(day.encode()).digest()[:8], "big") / 2**64
+    drawn = int.from_bytes(hashlib.sha256(device_day(device, taken).encode()).digest()[:8], "big") / 2**64
     return "testing" if drawn < testing_fraction else "training"
 
 

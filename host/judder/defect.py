@@ -12,6 +12,7 @@ import numpy as np
 
 from judder.emulator.bench import Bench
 from judder.emulator.machine import Service
+from judder.model.file import TOLERANCE
 from judder.window import Window
 
 Defect = Literal["bearing", "imbalance"]
@@ -20,7 +21,6 @@ FACTOR = 1.6
 HEALTHY_SHARE = 0.7  # of a run's windows, to train on
 LEAST_WINDOWS = 190  # of all devices: training takes 126
 SCORE_TRIGGER = 1
-_TOLERANCE = 1e-3
 
 Key = tuple[str, int, int]
 
@@ -129,10 +129,10 @@ class Plan:
         if window.anomaly is None:
             return []  # gaps in it, say; the board has said so
         expected = self._model.score(window.acceleration).anomaly
-        if expected is None or abs(window.anomaly - expected) > _TOLERANCE * max(1, abs(expected)):
+        if expected is None or abs(window.anomaly - expected) > TOLERANCE * max(1, abs(expected)):
             return [f"the board's score is {window.anomaly}, the host's {expected}"]
         if (window.anomaly > self.outcome.threshold) != (window.trigger == SCORE_TRIGGER):
-            near = np.isclose(window.anomaly, self.outcome.threshold, rtol=_TOLERANCE, atol=_TOLERANCE)
+            near = np.isclose(window.anomaly, self.outcome.threshold, rtol=TOLERANCE, atol=TOLERANCE)
             return [] if near else [f"a score of {window.anomaly} made trigger {window.trigger}"]
         return []
 

@@ -9,7 +9,6 @@ from tests.vibration import BANDWIDTH_HZ, NOISE_G, recorded
 
 from judder.emulator.lis3dh import response
 from judder.emulator.machine import Machine, Service, _strikes
-from judder.model import clusters
 from judder.model.blocks import compute
 from judder.model.train import Options, train
 
@@ -28,7 +27,7 @@ def features(model, windows):
 
 
 def events(model, table):
-    return float((clusters.scores(model.clusters, table) > model.clusters.threshold).mean())
+    return float((model.clusters.scores(table) > model.clusters.threshold).mean())
 
 
 def healthy(seed, base_g, **swings):

@@ -89,7 +89,7 @@ def test_the_farthest_healthy_window_is_at_the_edge():
     scores = [model.score(one.acceleration).anomaly for one in healthy()]
     assert max(scores) == pytest.approx(0, abs=1e-6)
     table = np.array([model.score(one.acceleration).features for one in healthy(150)[:9]])
-    assert np.allclose(clusters.scores(model.clusters, table), scores[:9])
+    assert np.allclose(model.clusters.scores(table), scores[:9])
 
 
 def test_the_net_is_scikit_learn_s():
@@ -124,9 +124,7 @@ def test_there_may_be_several_clusters_in_the_kept_directions():
     trained = train(healthy(), replace(FFT16, clusters=3))
     assert trained.model.clusters.centers.shape == (3, 26)
     OnBoard(io.BytesIO(trained.data)).prove()
-    scores = clusters.scores(
-        trained.model.clusters, np.array([trained.model.score(healthy()[0].acceleration).features])
-    )
+    scores = trained.model.clusters.scores(np.array([trained.model.score(healthy()[0].acceleration).features]))
     assert scores[0] <= 1e-6
     alike = [healthy()[0]] * 80
     assert train(alike, Options(fft=16, standard=True)).report.threshold == pytest.approx(0, abs=1e-6)

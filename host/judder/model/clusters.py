@@ -52,18 +52,12 @@ def directions_kept(features: int) -> int:
     return features - features // 3
 
 
-def scores(of: Clusters, table: Table) -> Table:
-    """As `file.Model.score` gives it, of many windows."""
-    found: Table = (_distances(of, table) - of.reach).min(axis=1)
-    return found
-
-
 def held_out(table: Table, fold: npt.NDArray[np.int64], fit_some: Fit) -> Table:
     """The score of each window by clusters of the windows in all folds but its own."""
     found = np.empty(len(table))
     for number in np.unique(fold):
         out = fold == number
-        found[out] = scores(fit_some(table[~out]), table[out])
+        found[out] = fit_some(table[~out]).scores(table[out])
     return found
 
 
@@ -91,15 +85,7 @@ def _reaching(
     tensors = [np.asarray(one, np.float32) for one in (mean, deviation, centers, np.zeros(len(centers)))]
     projected = None if projection is None else np.asarray(projection, np.float32)
     of = Clusters(chosen, tensors[0], tensors[1], tensors[2], tensors[3], 0.0, projected)
-    distances = _distances(of, table)
+    distances = of.distances(table)
     nearest = distances.argmin(axis=1)
     reach = [distances[nearest == number, number].max(initial=0.0) for number in range(len(centers))]
     return replace(of, reach=np.asarray(reach, np.float32))
-
-
-def _distances(of: Clusters, table: Table) -> Table:
-    """Of each window from each center."""
-    points = (table[:, of.features] - of.mean) / of.scale
-    if of.projection is not None:
-        points = points @ of.projection.astype(np.float64).T
-    return np.stack([np.linalg.norm(points - center, axis=1) for center in of.centers], axis=1)

@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from judder.model import tflite
-from judder.model.file import ModelError
-from judder.model.impulse import CLASS_THRESHOLD, Classifier, Dsp, Impulse, KMeans
+from judder.model.file import CLASS_THRESHOLD, ModelError
+from judder.model.impulse import Classifier, Dsp, Impulse, KMeans
 
 MOST_BYTES = 64 * 1024 * 1024
 MOST_HEADER_BYTES = 4 * 1024 * 1024

@@ -1,7 +1,7 @@
 """The file of a model: what a board needs to score a window, and one window to prove itself on (docs/model-format.md).
 
 Data only. `Model` computes in float64 what the board computes in float32; `to_bytes` adds the golden window with what
-is expected of it, `from_bytes` takes any file that is whole, and `prove` holds this implementation to the window too.
+is expected of it, `from_bytes` takes any file that is whole, and holds this implementation to the window too.
 """
 
 import hashlib
@@ -33,13 +33,19 @@ GOLDEN_SCALE = 0.004 * STANDARD_GRAVITY
 AXES = ["x", "y", "z"]
 UNITS = "m/s2"
 MOST_SAMPLES = 65535
+"""In a window: its frame counts them in 16 bits."""
 MOST_SCORE = 1e9
 CLASS_BYTES = 32
 """Of a class's name in UTF-8: each frame carries one."""
+CLASS_THRESHOLD = 0.6
+"""Probability of an event's class, where nobody set another: Edge Impulse Studio's."""
+NORMAL_NAMES = ("normal", "ok", "healthy", "idle", "off")
+"""Classes and labels that are no event, if nothing else is said."""
 _FAR = 1000.0
 _TRAILER = 32 + 4
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 
 class ModelError(ValueError):
@@ -52,6 +58,15 @@ class Layer(NamedTuple):
     weights: Floats
     bias: Floats
     activation: str
+
+
+def forward(layers: Sequence[Layer], values: Doubles) -> Doubles:
+    """What the last layer gives for features, or for each row of them; the softmax is still to come."""
+    for weights, bias, activation in layers:
+        values = values @ weights.astype(np.float64).T + bias
+        if activation == "relu":
+            values = np.maximum(values, 0)
+    return values
 
 
 @dataclass(frozen=True)
@@ -71,12 +86,26 @@ class Clusters:
     spread: float = 0.0
     """Standard deviation of healthy windows' scores: the step of the board's histogram. 0: not known."""
 
+    def distances(self, table: Doubles) -> Doubles:
+        """Of each row of features from each center."""
+        points = (table[:, self.features] - self.mean) / self.scale
+        if self.projection is not None:
+            points = points @ self.projection.astype(np.float64).T
+        return np.stack([np.linalg.norm(points - center, axis=1) for center in self.centers], axis=1)
+
+    def scores(self, table: Doubles) -> Doubles:
+        """Of each row of features: how far it is from the edge of the nearest cluster.
+
+        (edgeimpulse/inferencing-sdk-cpp:classifier/inferencing_engines/anomaly.h)
+        """
+        return np.asarray((self.distances(table) - self.reach).min(axis=1).clip(max=_FAR))
+
 
 class Scores(NamedTuple):
     """`probabilities` by class, empty without a classifier; `anomaly`, None without clusters."""
 
-    features: npt.NDArray[np.float64]
-    probabilities: npt.NDArray[np.float64]
+    features: Doubles
+    probabilities: Doubles
     anomaly: float | None
 
 
@@ -97,7 +126,7 @@ class Model:
     clusters: Clusters | None = None
     normal: tuple[str, ...] = ()
     """Classes that are no event."""
-    threshold: float = 0.6
+    threshold: float = CLASS_THRESHOLD
     """Probability from which on another class is one."""
     mean: Floats = field(default_factory=lambda: np.empty(0, np.float32))
     """Of each feature in training, with `variance`: to see drift. Empty: not known."""
@@ -149,13 +178,9 @@ class Model:
             raise ModelError(f"model {self.name}: clusters of features that it does not have ({inputs} it has)")
         n, k = len(of.features), len(of.reach)
         width = n if of.projection is None else len(of.projection)
-        shapes = (
-            of.mean.shape,
-            of.scale.shape,
-            of.centers.shape,
-            width if of.projection is None else of.projection.shape,
-        )
-        if not k or shapes != ((n,), (n,), (k, width), width if of.projection is None else (width, n)):
+        shapes = {"mean": (n,), "scale": (n,), "centers": (k, width), "reach": (k,), "projection": (width, n)}
+        tensors = {name: getattr(of, name) for name in shapes}
+        if not k or any(one is not None and one.shape != shapes[name] for name, one in tensors.items()):
             raise ModelError(f"model {self.name}: tensors of its clusters do not fit each other")
 
     def unfit(self, samples: int, interval_s: float | None, full_scale_g: int | None) -> str | None:
@@ -185,25 +210,15 @@ class Model:
         found = features_of.compute(self.blocks, acceleration, 1 / self.interval_s)
         return Scores(found, self._classify(found), self._distance(found))
 
-    def _classify(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _classify(self, values: Doubles) -> Doubles:
         if not self.layers:
             return np.empty(0)
-        for weights, bias, activation in self.layers:
-            values = weights.astype(np.float64) @ values + bias
-            if activation == "relu":
-                values = np.maximum(values, 0)
+        values = forward(self.layers, values)
         raised = np.exp(values - values.max())
         return np.asarray(raised / raised.sum())
 
-    def _distance(self, values: npt.NDArray[np.float64]) -> float | None:
-        """From the edge of the nearest cluster (edgeimpulse/inferencing-sdk-cpp:.../anomaly.h)."""
-        if self.clusters is None:
-            return None
-        of = self.clusters
-        chosen = (values[list(of.features)] - of.mean) / of.scale
-        if of.projection is not None:
-            chosen = of.projection.astype(np.float64) @ chosen
-        return float(min(_FAR, np.min(np.linalg.norm(of.centers - chosen, axis=1) - of.reach)))
+    def _distance(self, values: Doubles) -> float | None:
+        return None if self.clusters is None else float(self.clusters.scores(values[np.newaxis])[0])
 
     def to_bytes(self, golden: npt.NDArray[np.int16] | None = None, scale: float = GOLDEN_SCALE) -> bytes:
         """The file. `golden`: counts (n, 3) of a window, `scale` in m/s2 per count; without one, noise proves it.
@@ -233,7 +248,7 @@ class Model:
         return out + struct.pack("<I", crc32(out))
 
     def _content(self, sizes: Mapping[str, int], golden_samples: int, scale: float) -> tuple[bytes, int]:
-        """The JSON, filled up to a multiple of 4, and where the tensors start. Their offsets stand in it: so again."""
+        """The JSON, filled up to a multiple of 64, and where the tensors start. Their offsets stand in it: so again."""
         content, start = b"", 0
         while True:
             offsets, at = {}, start
@@ -364,7 +379,7 @@ def _model(data: bytes, content: Mapping[str, Any]) -> Model:
     )
 
 
-def _numbers(scores: Scores) -> npt.NDArray[np.float64]:
+def _numbers(scores: Scores) -> Doubles:
     """All of them in a row, as in the file."""
     anomaly = [] if scores.anomaly is None else [scores.anomaly]
     return np.concatenate((scores.features, scores.probabilities, anomaly))

@@ -15,16 +15,12 @@ import numpy.typing as npt
 
 from judder.model import blocks as features_of
 from judder.model.blocks import BlockError
-from judder.model.file import Clusters, Layer, Model, ModelError
+from judder.model.file import CLASS_THRESHOLD, MOST_SAMPLES, NORMAL_NAMES, Clusters, Layer, Model, ModelError
 from judder.model.tflite import Net
 
-CLASS_THRESHOLD = 0.6
 ANOMALY_THRESHOLD = 0.3
 """Studio's own, where none was set."""
-NORMAL_CLASSES = ("normal", "ok", "healthy", "idle", "off")
 BOARD_FFT_POINTS = (16, 1024)
-MOST_SAMPLES = 65535
-"""In a window: its frame counts them in 16 bits."""
 _STEMS = ("", "a", "acc", "accel", "acceleration", "accelerometer")
 _AXIS = re.compile(r"(?P<stem>.*?)[ _.-]?(?P<axis>[xyz])", re.IGNORECASE)
 _KINDS = ("spectral-analysis", "flatten", "raw")
@@ -173,7 +169,7 @@ def _normal(classes: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
     for name in wanted:
         if name not in classes:
             raise ModelError(f"--normal {name}: the model's classes are {', '.join(classes) or 'none'}")
-    return tuple(name for name in classes if name in wanted or (not wanted and name.lower() in NORMAL_CLASSES))
+    return tuple(name for name in classes if name in wanted or (not wanted and name.lower() in NORMAL_NAMES))
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
@@ -309,7 +305,7 @@ def remarks(impulse: Impulse, model: Model) -> list[str]:
     if model.classes and not model.normal:
         found.append(
             f"every class is an event ({', '.join(model.classes)}): say with --normal CLASS which are none "
-            f"(without it: {', '.join(NORMAL_CLASSES)})"
+            f"(without it: {', '.join(NORMAL_NAMES)})"
         )
     return found
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from judder.model.clusters import Table, moments
-from judder.model.file import Layer
+from judder.model.file import Layer, forward
 
 HIDDEN = (20, 10)
 
@@ -48,12 +48,7 @@ def layers(trained: Any, mean: Table, deviation: Table) -> tuple[Layer, ...]:
 
 def most_probable(of: Sequence[Layer], table: Table) -> npt.NDArray[np.int64]:
     """The class of each window, by number."""
-    values = table
-    for weights, bias, activation in of:
-        values = values @ weights.astype(np.float64).T + bias
-        if activation == "relu":
-            values = np.maximum(values, 0)
-    return np.asarray(values.argmax(axis=1))
+    return np.asarray(forward(of, table).argmax(axis=1))
 
 
 def held_out(table: Table, labels: Sequence[str], fold: npt.NDArray[np.int64]) -> list[str]:

@@ -19,8 +19,8 @@ import aiohttp
 
 from judder.forwarder import CONNECT_TIMEOUT_S, TIMEOUT_S
 from judder.model import deployment, tflite
-from judder.model.file import ModelError
-from judder.model.impulse import ANOMALY_THRESHOLD, CLASS_THRESHOLD, Classifier, Dsp, Impulse, KMeans
+from judder.model.file import CLASS_THRESHOLD, ModelError
+from judder.model.impulse import ANOMALY_THRESHOLD, Classifier, Dsp, Impulse, KMeans
 
 URL = "https://studio.edgeimpulse.com/v1"
 ATTEMPTS = 4

@@ -17,15 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from judder import __version__
+from judder.dataset import device_day
 from judder.model import blocks as features_of
 from judder.model import clusters, net
 from judder.model.clusters import Table
-from judder.model.file import GOLDEN_SCALE, MOST_BYTES, RATE_TOLERANCE_PERCENT, Model, ModelError, from_bytes
+from judder.model.file import (
+    GOLDEN_SCALE,
+    MOST_BYTES,
+    NORMAL_NAMES,
+    RATE_TOLERANCE_PERCENT,
+    Model,
+    ModelError,
+    from_bytes,
+)
 from judder.model.recorded import Recorded
 from judder.window import Flags
 
-USUAL = ("normal", "ok", "healthy", "idle", "off")
-"""Labels of healthy windows, if nothing else is said."""
 FOLDS = 10
 LEAST_OF_LABEL = 10
 """Windows, for a label to be learnt."""
@@ -138,13 +145,10 @@ def _train(recorded: Sequence[Recorded], options: Options, progress: Callable[[i
     found, cross = fit(table[is_healthy]), _Cross(used, is_healthy, table, fit)
     limit = clusters.threshold(cross.healthy_scores)
     classes, layers = net.fit(table, labels) if len(set(labels)) > 1 else ((), ())
-    model = Model(
+    model = replace(
+        shape,
         name=options.name,
         source=_source(used),
-        samples=shape.samples,
-        interval_s=shape.interval_s,
-        full_scale_g=shape.full_scale_g,
-        blocks=shape.blocks,
         classes=classes,
         layers=layers,
         clusters=replace(found, threshold=limit, spread=float(cross.healthy_scores.std())),
@@ -152,7 +156,7 @@ def _train(recorded: Sequence[Recorded], options: Options, progress: Callable[[i
         mean=np.asarray(table[is_healthy].mean(axis=0), np.float32),
         variance=np.asarray(table[is_healthy].var(axis=0), np.float32),
     )
-    data = model.to_bytes(_golden(used, is_healthy, clusters.scores(found, table)))
+    data = model.to_bytes(_golden(used, is_healthy, found.scores(table)))
     model, name = from_bytes(data)
     return Trained(model, data, _report(model, used, table, cross, left_out, name, len(data)))
 
@@ -226,7 +230,7 @@ def _normal(labels: Sequence[str], asked: Sequence[str]) -> set[str]:
         raise TrainError(f"--normal {unknown[0]}: no window to train on has that label; labels are: {names}")
     if asked or len(known) == 1:
         return set(asked) or known
-    if not (usual := {label for label in known if label.lower() in USUAL}):
+    if not (usual := {label for label in known if label.lower() in NORMAL_NAMES}):
         raise TrainError(f"say with --normal LABEL which windows are healthy; labels are: {names}")
     return usual
 
@@ -327,7 +331,7 @@ def folds(used: Sequence[Recorded]) -> tuple[npt.NDArray[np.int64], str]:
 
 
 def _day(one: Recorded) -> str:
-    return f"{one.device} {one.taken:%Y-%m-%d}" if one.taken else ""
+    return device_day(one.device, one.taken) if one.taken else ""
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -346,7 +350,7 @@ def _report(
     if of is None:
         raise ModelError("a model without clusters")
     labels = np.array([one.label for one in used])
-    trained = clusters.scores(of, table)
+    trained = of.scores(table)
     best = trained.copy()
     best[cross.is_healthy] = cross.healthy_scores
     edges = _edges(best, trained, of.threshold)
