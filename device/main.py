@@ -19,7 +19,7 @@ from node.bus import NOTECARD_HZ, SENSOR_HZ, Bus, PartError
 
 gc.collect()
 from node.pacing import PAUSE_S, Budget, Pause
-from node.policy import BEFORE_EVENT, MODEL_FILE, SCHEDULE, choose
+from node.policy import BEFORE_EVENT, SCHEDULE, choose
 from node.report import FIRST_REPORT, Reports
 from node.ring import Ring
 from node.window import OVERRUN, SLOW_BUS, UNKNOWN_LOSS, Window
@@ -94,14 +94,11 @@ def for_objects(heap_bytes):
     return heap_bytes << (sys.maxsize > 0x7FFFFFFF)
 
 
-def has_room_for_model(values):
+def has_room_for_model(values, model_bytes):
     """Beside all that a board without one needs: windows are worth more than their scores."""
     gc.collect()
-    try:
-        excess = max(0, os.stat(MODEL_FILE)[6] - HEAP_FOR_MODEL // 2)
-    except OSError:  # there is none
-        return True
-    needed = for_objects(HEAP_FOR_THE_REST + HEAP_TO_SCORE + HEAP_FOR_MODEL) + HEAP_FOR_NODE + excess
+    needed = for_objects(HEAP_FOR_THE_REST + HEAP_TO_SCORE + HEAP_FOR_MODEL) + HEAP_FOR_NODE
+    needed += max(0, model_bytes - HEAP_FOR_MODEL // 2)
     needed += frame.max_length(values.samples, TEXT_BYTES) + 6 * values.samples + values.least_ring_bytes
     return not hasattr(gc, "mem_free") or gc.mem_free() > needed  # pyright: ignore
 
@@ -116,7 +113,8 @@ class Node:
     def __init__(self, values, open_bus=open_i2c):
         self.settings = values
         self.budget = Budget(values.daily_kb * 1000)
-        self.policy = choose(values, self._may_send, has_room_for_model(values))  # first, or what it leaves lies around
+        # first, or what reading a model leaves lies around
+        self.policy = choose(values, self._may_send, lambda size: has_room_for_model(values, size))
         gc.collect()
         self.window = Window(values.samples)
         self.frame = bytearray(frame.max_length(values.samples, TEXT_BYTES + len(values.label) + len(values.session)))

@@ -63,9 +63,7 @@ class Model:
 
     def _take(self, content):
         self.name = content["name"]
-        self.samples = content["samples"]
-        self.interval_s = content["interval_s"]
-        self.full_scale_g = content["full_scale_g"]
+        self.samples, self.interval_s, self.full_scale_g = _kind_of_window(content)
         self.classes = content["classes"]
         self.normal = content["normal"]
         self.class_threshold = _finite(content["threshold"])
@@ -126,16 +124,6 @@ class Model:
 
     def prove(self):
         """Raise ModelError unless the golden window gives what is expected. Once: it is gone then."""
-        try:
-            reason = self.unfit(self.samples, self.interval_s, self.full_scale_g)
-        except Exception as error:
-            reason = repr(error)
-        if (
-            reason
-            or not isinstance(self.samples, int)
-            or not (0 < self.samples < 65536 and 1e-6 < self.interval_s < 1000)
-        ):
-            raise ModelError("no window would fit it: %s" % reason)
         (counts, scale), expected = self._golden, self._expected
         del self._golden, self._expected
         try:
@@ -181,6 +169,16 @@ class Model:
         for i, squared in enumerate(squared_distances(chosen, centers)):
             nearest = min(nearest, squared**0.5 - float(reach[i]))
         return nearest
+
+
+def _kind_of_window(content):
+    """Samples, interval and full scale of the windows that it is for."""
+    samples, interval_s, full_scale_g = content["samples"], content["interval_s"], content["full_scale_g"]
+    possible = isinstance(samples, int) and 0 < samples < 65536
+    possible = possible and isinstance(interval_s, (int, float)) and 1e-6 < interval_s < 1000
+    if not possible or not (full_scale_g is None or isinstance(full_scale_g, int)):
+        raise ModelError("no window would fit it: %s samples, %s s, %s g" % (samples, interval_s, full_scale_g))
+    return samples, interval_s, full_scale_g
 
 
 def _finite(value):

@@ -1,5 +1,7 @@
 """Which windows are sent: all, unless there is a model or a setting that says otherwise (node/judge.py)."""
 
+import os
+
 SCHEDULE, SCORE, LEVEL, BEFORE_EVENT = range(4)  # trigger of a frame
 MODEL_FILE = "model.bin"
 NO_MEMORY = MODEL_FILE + " is not used: memory has no room for it; fewer SAMPLES or a smaller model need less"
@@ -42,23 +44,20 @@ class Policy:
         """It has."""
 
 
-def choose(values, daily_room, room_for_model):
-    """The policy that settings and drive ask for. `daily_room()`: bytes that the day's budget has left."""
-    refusal = None
-    if _has_model() and not room_for_model:
-        refusal = NO_MEMORY
+def choose(values, daily_room, has_room):
+    """The policy that settings and drive ask for. `daily_room()`: bytes that the day's budget has left.
+
+    `has_room(model_bytes)`: whether memory has room for a model beside windows.
+    """
+    try:
+        model_bytes = os.stat(MODEL_FILE)[6]
+    except OSError:
+        model_bytes = None
+    refusal = NO_MEMORY if model_bytes is not None and not has_room(model_bytes) else None
     levels = values.event_rms_mg or values.event_kurtosis
-    if values.upload == "all" and not levels and (refusal or not _has_model()):
+    if values.upload == "all" and not levels and (refusal or model_bytes is None):
         return Policy(refusal)
     from node import judge  # only now: it takes 10 KB, and most boards send all
 
     loaded = (None, refusal) if refusal else judge.load(MODEL_FILE)
     return judge.Judge(values, *loaded, daily_room)
-
-
-def _has_model():
-    try:
-        open(MODEL_FILE, "rb").close()
-        return True
-    except OSError:
-        return False

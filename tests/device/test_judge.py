@@ -294,16 +294,16 @@ def test_what_memory_has_no_room_for_is_not_held(now):
 
 def test_a_board_that_sends_all_loads_none_of_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert type(policy.choose(Settings(), lambda: 1, True)) is policy.Policy
+    assert type(policy.choose(Settings(), lambda: 1, lambda size: True)) is policy.Policy
     assert policy.Policy().judge(SimpleNamespace()) == policy.SCHEDULE
     assert policy.Policy().members() == {}
-    assert type(policy.choose(Settings('UPLOAD = "off"'), lambda: 1, True)) is judge.Judge
+    assert type(policy.choose(Settings('UPLOAD = "off"'), lambda: 1, lambda size: True)) is judge.Judge
     (tmp_path / policy.MODEL_FILE).write_bytes(drawn().to_bytes())
-    chosen = policy.choose(Settings(), lambda: 1, True)
+    chosen = policy.choose(Settings(), lambda: 1, lambda size: True)
     assert chosen.model.samples == 1024
     assert chosen.model.interval_s == INTERVAL_S
     (tmp_path / policy.MODEL_FILE).write_bytes(b"something")
-    refused = policy.choose(Settings(), lambda: 1, True)
+    refused = policy.choose(Settings(), lambda: 1, lambda size: True)
     assert refused.model is None
     assert "it is no model file" in refused.complaints()[0]
     assert "no model file" in refused.members()["model_refused"]
