@@ -259,8 +259,8 @@ def judge(status: int, body: bytes, retry_after: str | None) -> Answer:
     if status == 200:
         return _judge_success(body, text)
     reason = f"Edge Impulse answered {status}: {text}"
-    if status in (408, 425, 429) or status >= 500:
-        return Answer(Verdict.TROUBLE, reason, _seconds(retry_after))
+    if is_trouble(status):
+        return Answer(Verdict.TROUBLE, reason, retry_after_s(retry_after))
     if status in (400, 413, 415, 422):
         if _says_duplicate(text):
             return Answer(Verdict.DUPLICATE)
@@ -288,7 +288,12 @@ def _says_duplicate(text: str) -> bool:
     return any(word in text.lower() for word in _DUPLICATE_WORDS)
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def is_trouble(status: int) -> bool:
+    """Of the destination, and to be tried again: nothing is wrong with what was asked."""
+    return status in (408, 425, 429) or status >= 500
+
+
+def retry_after_s(retry_after: str | None) -> float | None:
     """Retry-After as seconds; it may also be a date. Nonsense counts as not given."""
     if retry_after is None:
         return None

@@ -282,11 +282,17 @@ def _error(status: int, reason: str, retry_after_s: float | None = None) -> web.
 @asynccontextmanager
 async def running(service: EdgeImpulse, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[EdgeImpulse]:
     """The service, listening at its `url`. Raises OSError."""
-    runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=0.1)
+    async with listening(service.app(), host, port) as service.url:
+        yield service
+
+
+@asynccontextmanager
+async def listening(app: web.Application, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Any such service; gives where it is. Raises OSError."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
-        service.url = f"http://{host}:{runner.addresses[0][1]}"
-        yield service
+        yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from judder.emulator.edge_impulse import listening
+
 CREATED = "2026-03-01T09:30:00.000Z"
 FILES = {"tflite-float": "TensorFlow Lite (float32)", "tflite-int8": "TensorFlow Lite (int8 quantized)"}
 """Downloads of a learning block: how they are called in links, and in the list."""
@@ -291,11 +293,6 @@ def _faulty(request: web.Request, fault: Fault) -> web.Response:
 @asynccontextmanager
 async def running(service: Studio) -> AsyncIterator[Studio]:
     """The service, listening at its `url` on a free port of this machine. Raises OSError."""
-    runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        service.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    async with listening(service.app()) as url:
+        service.url = f"{url}/v1"
         yield service
-    finally:
-        await runner.cleanup()

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from judder.forwarder import CONNECT_TIMEOUT_S, TIMEOUT_S
+from judder.forwarder import CONNECT_TIMEOUT_S, TIMEOUT_S, is_trouble, retry_after_s
 from judder.model import deployment, tflite
 from judder.model.file import CLASS_THRESHOLD, ModelError
 from judder.model.impulse import ANOMALY_THRESHOLD, Classifier, Dsp, Impulse, KMeans
@@ -29,7 +29,6 @@ JOB_INTERVAL_S = 2.0
 JOB_TIMEOUT_S = 600.0
 MOST_BYTES = 64 * 1024 * 1024
 REDIRECTIONS = 3
-_AGAIN = (408, 425, 429)
 _SCORE = re.compile(r"score|confidence", re.IGNORECASE)
 
 Members = Mapping[str, Any]
@@ -98,7 +97,7 @@ class Studio:
             if status == 200:
                 return body
             reason = f"Edge Impulse answered {status}: {_said(body)}"
-            if status not in _AGAIN and status < 500:
+            if not is_trouble(status):
                 raise StudioError(reason + _advice(status))
             pause_s = _pause_s(attempt, headers.get("Retry-After"))
             if pause_s > LONGEST_PAUSE_S:
@@ -128,11 +127,9 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _pause_s(attempt: int, retry_after: str | None) -> float:
-    """As long as it was asked for in seconds; else longer each time."""
-    try:
-        return max(0.0, float(retry_after or ""))
-    except ValueError:  # not given, or a date
-        return random.uniform(0.5, 1) * float(2**attempt)
+    """As long as it was asked for; else longer each time."""
+    asked_s = retry_after_s(retry_after)
+    return random.uniform(0.5, 1) * float(2**attempt) if asked_s is None else asked_s
 
 
 def _succeeded(body: bytes) -> Members:
