@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from judder import cli_model
-from judder.cli_store import Json, refuse
+from judder.cli_store import Json, line_of, refuse
 
 if TYPE_CHECKING:
     from judder.model.impulse import Impulse
@@ -47,7 +47,7 @@ def import_model(
         runs = "run it" if fields["runs_on_boards"] else "refuse it, as said below"
         cli_model.show(fields, {"boards": runs, "file": out})
         for line in fields["remarks"]:
-            typer.echo(f"judder: {cli_model.line_of(line)}", err=True)
+            typer.echo(f"judder: {line_of(line)}", err=True)
 
 
 def _imported(
@@ -66,7 +66,7 @@ def _imported(
         data = impulse.model(normal).to_bytes()
         model, name = from_bytes(data)
     except (ModelError, BlockError) as error:
-        refuse(f"{source or 'Edge Impulse'}: {cli_model.line_of(str(error))}")
+        refuse(f"{source or 'Edge Impulse'}: {line_of(str(error))}")
     fields = cli_model.fields_of(model, name, len(data))
     fields["runs_on_boards"] = not any(refused_by_boards(block) for block in model.blocks)
     fields["remarks"] = remarks(impulse, model)

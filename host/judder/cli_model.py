@@ -16,7 +16,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from judder import plot
-from judder.cli_store import DEFAULT_DATA, Device, Json, console, plain, refuse, store, utc_time
+from judder.cli_store import (
+    DEFAULT_DATA,
+    Device,
+    Flagged,
+    Json,
+    Label,
+    RateHz,
+    Since,
+    Until,
+    console,
+    line_of,
+    plain,
+    refuse,
+    store,
+    tell_left_out,
+    utc_time,
+)
 from judder.export import Selection, examples
 
 if TYPE_CHECKING:
@@ -31,10 +47,6 @@ model_app = typer.Typer(no_args_is_help=True)
 StoreData = Annotated[
     Path, typer.Option(help="Folder of the store, if no file is given.", envvar="JUDDER_DATA", show_default=True)
 ]
-Label = Annotated[str, typer.Option(help="Only windows with this label.")]
-Since = Annotated[str | None, typer.Option(help="Taken at or after, as 2026-05-04T12:00 (UTC).")]
-Until = Annotated[str | None, typer.Option(help="Taken before.")]
-Flagged = Annotated[bool, typer.Option("--flagged", help="Flagged windows too.")]
 
 
 @model_app.callback()
@@ -51,7 +63,7 @@ def train(
     since: Since = None,
     until: Until = None,
     flagged: Flagged = False,
-    rate_hz: Annotated[float | None, typer.Option(help="Bring all to exactly this rate.")] = None,
+    rate_hz: RateHz = None,
     normal: Annotated[list[str] | None, typer.Option(help="Label of healthy windows; may be repeated.")] = None,
     fft: Annotated[int, typer.Option(help="Points of the spectrum: 16, 32, 64 ...")] = 32,
     clusters: Annotated[int | None, typer.Option(min=1, help="How many; default 1, with --standard 32.")] = None,
@@ -187,8 +199,7 @@ def _recorded(files: Sequence[Path], data: Path, selection: Selection) -> "list[
         with store(data) as queue:
             skipped: list[str] = []
             found = list(from_examples(examples(queue, selection, skipped.append)))
-            for reason in skipped[:20]:
-                typer.echo(f"judder: left out: {line_of(reason)}", err=True)
+            tell_left_out(skipped)
     if not found:
         refuse("no window fits the selection" + ("" if files else ": see judder queue status"))
     return found
@@ -224,11 +235,6 @@ def save(path: Path, data: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         refuse(f"{path}: {error.strerror}")
-
-
-def line_of(text: str) -> str:
-    """A text from outside, in one line without control characters."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _progress(what: str, total: int) -> Progress:

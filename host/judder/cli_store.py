@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -25,7 +25,13 @@ console = Console()
 Data = Annotated[Path, typer.Option(help="Folder of the store.", envvar="JUDDER_DATA")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Device = Annotated[str, typer.Option(help="Only windows of devices like this, as in file names.")]
+Label = Annotated[str, typer.Option(help="Only windows with this label.")]
+Since = Annotated[str | None, typer.Option(help="Taken at or after, as 2026-05-04T12:00 (UTC).")]
+Until = Annotated[str | None, typer.Option(help="Taken before.")]
+Flagged = Annotated[bool, typer.Option("--flagged", help="Flagged windows too.")]
+RateHz = Annotated[float | None, typer.Option(help="Bring all to exactly this rate.")]
 DEFAULT_DATA = Path("judder-data")
+_TOLD = 20  # windows that are left out, by name
 
 
 def refuse(message: str) -> NoReturn:
@@ -161,8 +167,8 @@ def label(
     data: Data = DEFAULT_DATA,
     device: Device = "*",
     session: Annotated[str, typer.Option(help="Only windows of this session.")] = "",
-    since: Annotated[str | None, typer.Option(help="Taken at or after, as 2026-05-04T12:00 (UTC).")] = None,
-    until: Annotated[str | None, typer.Option(help="Taken before.")] = None,
+    since: Since = None,
+    until: Until = None,
     as_json: Json = False,
 ) -> None:
     """Label windows that carry no label themselves: those there, and those to come."""
@@ -179,11 +185,11 @@ def export(
     npz: Annotated[Path | None, typer.Option(help="Write arrays to this file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write one line a sample to this file.")] = None,
     device: Device = "*",
-    label: Annotated[str, typer.Option(help="Only windows with this label.")] = "",
-    since: Annotated[str | None, typer.Option(help="Taken at or after, as 2026-05-04T12:00 (UTC).")] = None,
-    until: Annotated[str | None, typer.Option(help="Taken before.")] = None,
-    flagged: Annotated[bool, typer.Option("--flagged", help="Flagged windows too.")] = False,
-    rate_hz: Annotated[float | None, typer.Option(help="Bring all to exactly this rate.")] = None,
+    label: Label = "",
+    since: Since = None,
+    until: Until = None,
+    flagged: Flagged = False,
+    rate_hz: RateHz = None,
     testing_fraction: Annotated[float, typer.Option(min=0, max=1, help="Of device-days.")] = 0.2,
     as_json: Json = False,
 ) -> None:
@@ -206,16 +212,26 @@ def export(
             number = write_npz(found, npz) if npz is not None else write_csv(found, csv) if csv is not None else 0
         except (ValueError, OSError) as error:
             refuse(str(error))
-    for reason in skipped[:20]:
-        typer.echo(f"judder: left out: {reason}", err=True)
-    if len(skipped) > 20:
-        typer.echo(f"judder: left out: {len(skipped) - 20} more", err=True)
+    tell_left_out(skipped)
     target = npz or csv
     say(
         {"windows": number, "left_out": len(skipped), "file": str(target)},
         f"{number} windows in {target}, {len(skipped)} left out",
         as_json=as_json,
     )
+
+
+def tell_left_out(reasons: Sequence[str]) -> None:
+    """On stderr: the first of them, and how many more."""
+    for reason in reasons[:_TOLD]:
+        typer.echo(f"judder: left out: {line_of(reason)}", err=True)
+    if len(reasons) > _TOLD:
+        typer.echo(f"judder: left out: {len(reasons) - _TOLD} more", err=True)
+
+
+def line_of(text: str) -> str:
+    """A text from outside, in one line without control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def utc_time(text: str | None) -> datetime | None:
