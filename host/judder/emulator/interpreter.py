@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 START_FILES = ("code.txt", "code.py", "main.py", "main.txt")
-MODEL_FILE = "model.bin"
 CTRL_D = 4
 _STDLIB = (".zip", "lib-dynload", f"python{sys.version_info[0]}.{sys.version_info[1]}")
 
@@ -140,7 +139,7 @@ class Board:
         return (Path(folder) / name).is_file()
 
     def _become_swan(self, read_fd: int, write_fd: int) -> None:
-        if self._exists(self.start["drive"], MODEL_FILE):
+        if self.start["packages"]:
             self._load_numpy()
         modules = Path(__file__).parent / "modules"
         stdlib = (path for path in sys.path if path.endswith(_STDLIB))
@@ -157,7 +156,7 @@ class Board:
         self._take_the_boards_place()
 
     def _load_numpy(self) -> None:
-        """What modules/ulab stands on. It takes 0.1 s, so only those pay who compute with it."""
+        """What modules/ulab stands on. It takes 0.1 s, so only a board with a model pays."""
         sys.path.append(self.start["packages"])
         import numpy  # noqa: F401
 

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from judder.board import RING_FILE, Tree, tree
+from judder.board import MODEL_FILE, RING_FILE, Tree, tree
 from judder.emulator import fat
 from judder.emulator.clock import Clock
 from judder.emulator.flash import Flash, FlashPort, PowerLostError
@@ -215,7 +215,7 @@ class Swan:
             "capacity": self.drive_bytes,
             "board": self._board,
             "version": self._version,
-            "packages": str(Path(np.__file__).parents[1]),
+            "packages": str(Path(np.__file__).parents[1]) if (self.drive / MODEL_FILE).is_file() else "",
         }
         arguments = [str(swan_in), str(swan_out), str(self._firmware.device), str(self._firmware.boot)]
         self._start_file.write_text(json.dumps(start))
