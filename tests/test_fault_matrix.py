@@ -209,8 +209,7 @@ def test_a_power_cut_a_day_while_the_link_is_down_and_the_oldest_give_way(tmp_pa
             drawn = random.Random(6)
             for day in range(6):
                 bench.run_for((day + drawn.uniform(0.5, 1)) * 86400 - bench.clock.now_ns() / SECOND_NS)
-                bench.swan.power_off()
-                bench.swan.power_on()
+                bench.swan.reset()
             settle(bench)
         figures = row("link down for six days, a power cut a day, DROP = oldest", whole.figures())
     assert sum(figures.reported.values()) > 200

@@ -444,8 +444,7 @@ def test_the_board_s_power_may_fail_at_any_time(loop):
     with running.bench as bench:
         for windows in (2, 4, 5):
             bench.run(windows)
-            bench.swan.power_off()
-            bench.swan.power_on()
+            bench.swan.reset()
         bench.run(8)
     boots = {boot for boot, _ in bench.captured}
     assert len(boots) == 4
@@ -474,8 +473,7 @@ def test_windows_that_wait_for_the_link_outlive_power_cuts(loop, name):
     with running.bench as bench:
         for windows in (6, 11, 16):
             bench.swan.run(lambda windows=windows: len(bench.captured) >= windows and safe(running))
-            bench.swan.power_off()
-            bench.swan.power_on()
+            bench.swan.reset()
         assert len(bench.acknowledged) < 6
         bench.run(len(bench.captured) + 2)
     assert running.said("frames of earlier starts in ring.bin")

@@ -41,8 +41,7 @@ def start_each_half_hour(bench, times):
     """The power fails, and is back at once."""
     for _ in range(times):
         bench.run_for(HOUR_S / 2)
-        bench.swan.power_off()
-        bench.swan.power_on()
+        bench.swan.reset()
 
 
 class Refused(Fault):
@@ -88,8 +87,7 @@ def test_a_board_that_keeps_starting_names_each_boot(loop):
     with running.bench as bench:
         for windows in (2, 4, 6, 8):
             bench.run(windows)
-            bench.swan.power_off()
-            bench.swan.power_on()
+            bench.swan.reset()
         bench.run(10)
     boots = list(dict.fromkeys(boot for boot, _ in bench.captured))
     assert len(boots) == 5
@@ -117,8 +115,7 @@ def test_what_an_orderly_stop_left_behind_is_still_known_two_boots_later(loop):
     running.bench.notecard.link.outages.append((0, HOUR_S * SECOND_NS))
     with running.bench as bench:
         bench.run_for(HOUR_S / 2)
-        bench.swan.power_off()
-        bench.swan.power_on()
+        bench.swan.reset()
         bench.run_for(2 * HOUR_S)
     report, *_ = of_boot(running, 1)
     assert report.earlier_boots == ((9, 3), (10, 10))
@@ -159,8 +156,7 @@ def test_boots_whose_power_fails_before_their_report_is_out_are_named_by_the_nex
         bench.notecard.link.outages.append((bench.clock.now_ns(), bench.clock.now_ns() + 2 * HOUR_S * SECOND_NS))
         start_each_half_hour(bench, times=3)
         bench.run_for(2 * HOUR_S)
-        bench.swan.power_off()
-        bench.swan.power_on()
+        bench.swan.reset()
         bench.run_for(HOUR_S)
     boots = list(dict.fromkeys(boot for boot, _ in bench.captured))
     assert len(boots) == 5
@@ -184,8 +180,7 @@ def test_a_notecard_that_keeps_no_notes_is_named_once_a_boot_and_the_loop_goes_o
     running.bench.notecard.faults.append(refused)
     with running.bench as bench:
         bench.run(3)
-        bench.swan.power_off()
-        bench.swan.power_on()
+        bench.swan.reset()
         bench.run(5)
     assert refused.times >= 4
     assert len(running.said("what a power cut takes cannot be named")) == 2

@@ -8,9 +8,8 @@ import os
 import struct
 import sys
 import time
-from array import array
 
-sys.path[:] = [sys.argv[1], sys.argv[1] + "/lib"]
+sys.path[:] = [sys.argv[1], sys.argv[1] + "/lib", sys.argv[0].rsplit("/", 1)[0]]
 
 
 class Uname:  # what VMs lack, as in judder/emulator/vm/bootstrap.py
@@ -26,6 +25,7 @@ class Os:
 
 sys.modules["os"] = Os()
 from notecard import binary_helpers  # noqa: E402
+from vm_counts import counts  # noqa: E402
 
 from node import cobs, frame, loops, loops_plain, signature, window  # noqa: E402
 
@@ -54,15 +54,6 @@ class Card:
         pass
 
 
-def counts():
-    values = array("h", bytes(6 * SAMPLES))
-    state = 1
-    for i in range(3 * SAMPLES):
-        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
-        values[i] = (state >> 20) % 25 + 40 * (i // 3 % 46 - 23) // 23 + (250 if i % 3 == 2 else 0)
-    return values
-
-
 def best_ms(action):
     best = None
     for _ in range(ROUNDS):
@@ -76,7 +67,7 @@ def best_ms(action):
 
 def main():
     filled = window.Window(SAMPLES)
-    filled.counts = counts()
+    filled.counts = counts(SAMPLES)
     identity = frame.text_block("dev:864475040000001", "judder 0.1.0", "", "5b1f00c2", "demo", "s")
     out = bytearray(frame.max_length(SAMPLES, len(identity)))
     packet = bytearray(cobs.max_length(len(out)))

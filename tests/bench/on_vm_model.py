@@ -6,20 +6,12 @@ Prints microseconds a window, of that for the features, and bytes in use: with t
 import gc
 import sys
 import time
-from array import array
 
-sys.path[:] = [sys.argv[1], sys.argv[1] + "/lib"]
+sys.path[:] = [sys.argv[1], sys.argv[1] + "/lib", sys.argv[0].rsplit("/", 1)[0]]
+from vm_counts import counts  # noqa: E402
+
 from node import features  # noqa: E402
 from node.model import Model  # noqa: E402
-
-
-def counts(samples):
-    values = array("h", bytes(6 * samples))
-    state = 1
-    for i in range(3 * samples):
-        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
-        values[i] = (state >> 20) % 25 + 40 * (i // 3 % 46 - 23) // 23 + (250 if i % 3 == 2 else 0)
-    return values
 
 
 def main():
