@@ -420,7 +420,7 @@ def test_a_second_run_in_the_same_folder_has_windows_of_its_own(tmp_path):
 def test_whatever_goes_wrong_at_any_moment_no_key_is_used_twice_and_the_loop_goes_on(loop, tmp_path):
     """The board's memory runs out in a report: the window has been kept, the next one gets another key."""
     shutil.copytree(tree().device, tmp_path / "device")
-    main = tmp_path / "device" / "main.py"
+    main = tmp_path / "device" / "node" / "node.py"
     text = main.read_text()
     assert "def describe(error):\n" in text
     text = text.replace("def describe(error):\n", "def describe(error):\n    raise MemoryError\n", 1)
@@ -654,7 +654,7 @@ def test_the_watchdog_is_renewed_while_windows_wait_for_the_link(loop):
 def test_the_watchdog_waits_for_no_more_than_one_window(loop, tmp_path):
     """The console is so slow that the next window is due as soon as one is reported."""
     shutil.copytree(tree().device, tmp_path / "device")
-    main = tmp_path / "device" / "main.py"
+    main = tmp_path / "device" / "node" / "node.py"
     head = "def say_captured(what, filled, tries, length):\n"
     assert head in main.read_text()
     main.write_text(main.read_text().replace(head, head + "    clock.sleep_ms(1100)\n"))

@@ -12,6 +12,7 @@ HEADER_LENGTH = 58
 SCORES = "<ff"  # behind the header of a window that a model has scored
 SCORES_LENGTH = 8
 CLASS_BYTES = 33  # of the text block, at most: a length and the name
+REQUEST_BYTES = 33  # as many for the id of a request
 NUMBERED_AT = 16  # where the sequence stands
 CODEC_INT16 = 0
 CODEC_RICE = 1
@@ -33,7 +34,7 @@ def _text(text):
 
 
 def max_length(samples, text_length):
-    return HEADER_LENGTH + SCORES_LENGTH + text_length + 4 * 255 + 6 * samples + 4
+    return HEADER_LENGTH + SCORES_LENGTH + text_length + REQUEST_BYTES + 4 * 255 + 6 * samples + 4
 
 
 def encode(window, identity, out):
@@ -45,7 +46,10 @@ def encode(window, identity, out):
         struct.pack_into(SCORES, out, header_length, _known(scores.anomaly), _known(scores.probability))
         header_length += SCORES_LENGTH
     at = header_length
-    for text in (identity, b"" if scores is None else _text(scores.class_name)):
+    more = b"" if scores is None else _text(scores.class_name)
+    if window.request:
+        more = (more or _text("")) + _text(window.request)
+    for text in (identity, more):
         out[at : at + len(text)] = text
         at += len(text)
     text_length = at - header_length

@@ -8,7 +8,7 @@ which tell how far the machine has drifted from what the model was trained on.
 import gc
 
 from node import clock
-from node.policy import LEVEL, NO_MEMORY, SCHEDULE, SCORE, Policy
+from node.policy import LEVEL, MODEL_FILE, NO_MEMORY, SCHEDULE, SCORE, Policy
 from node.window import GAP
 
 BINS = 16  # of the histogram; the threshold lies between the middle ones
@@ -20,25 +20,23 @@ class UnfitError(ValueError):
     """A window that the model cannot score, and why."""
 
 
-def load(path):
-    """(model, complaint): None for what there is not. The model has proved itself."""
+def load(opened):
+    """(model, complaint) of the file that `opened()` gives: one of the two is None. The model has proved itself."""
     try:
-        file = open(path, "rb")  # noqa: SIM115  # closed below, whatever the import does
-    except OSError:
-        return None, None
-    try:
-        from node.model import Model  # only now: most boards have none
+        file = opened()
+        try:
+            from node.model import Model  # only now: most boards have none
 
-        gc.collect()
-        model = Model(file)
-        model.prove()
-        return model, None
+            gc.collect()
+            model = Model(file)
+            model.prove()
+            return model, None
+        finally:
+            file.close()
     except MemoryError:
         return None, NO_MEMORY
     except Exception as error:  # ModelError; but also a drive that cannot be read, or a runtime that lacks something
-        return None, "%s is not used: %s" % (path, error)
-    finally:
-        file.close()
+        return None, "%s is not used: %s" % (MODEL_FILE, error)
 
 
 class Judge(Policy):
@@ -58,6 +56,10 @@ class Judge(Policy):
         self._histogram = [0] * BINS
         self._windows = 0  # in mean and variance
         self._means = self._squares = None
+
+    def adopt(self, values):
+        self._settings = values
+        return True
 
     def complaints(self):
         found = super().complaints()

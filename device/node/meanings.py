@@ -31,6 +31,7 @@ MEANINGS = {
     "POST_TIMEOUT_S": "how long the Notecard waits for the server's answer",
     "WATCHDOG_S": "how long the board may be silent before the Notecard pulls ATTN to reset it "
     "(docs/operations.md); 0: off",
+    "LISTEN_EVERY_S": "how often the board asks its Notecard for what Notehub has for it: settings, captures, updates",
     "TRANSFER": "how windows reach the Notecard: our chunks, or note-python's helper",
     "SENSOR_ADDRESS": "I2C address of the LIS3DH: 24 is 0x18, 25 is 0x19",
 }

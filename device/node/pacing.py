@@ -35,7 +35,7 @@ class Budget:
     """
 
     def __init__(self, daily_bytes):
-        self._daily_bytes = daily_bytes
+        self.daily_bytes = daily_bytes
         self._spent_before = 0  # today
         self.ends_us = clock.now_us() + DAY_US
 
@@ -45,6 +45,6 @@ class Budget:
         if late_us >= 0:
             self.ends_us += (late_us // DAY_US + 1) * DAY_US
             self._spent_before = spent_bytes
-        if not self._daily_bytes:
+        if not self.daily_bytes:
             return 1 << 29
-        return self._daily_bytes + self._spent_before - spent_bytes
+        return self.daily_bytes + self._spent_before - spent_bytes

@@ -1,8 +1,9 @@
 """Which windows are sent: all, unless there is a model or a setting that says otherwise (node/judge.py)."""
 
 import os
+import sys
 
-SCHEDULE, SCORE, LEVEL, BEFORE_EVENT = range(4)  # trigger of a frame
+SCHEDULE, SCORE, LEVEL, BEFORE_EVENT, ASKED = range(5)  # trigger of a frame
 MODEL_FILE = "model.bin"
 NO_MEMORY = MODEL_FILE + " is not used: memory has no room for it; fewer SAMPLES or a smaller model need less"
 
@@ -14,6 +15,10 @@ class Policy:
 
     def __init__(self, refusal=None):
         self._refusal = refusal
+
+    def adopt(self, values):
+        """Use other settings. False if they need another policy."""
+        return not wants_judge(values)
 
     def complaints(self):
         """What of the settings cannot work, and why a model is not used."""
@@ -44,20 +49,48 @@ class Policy:
         """It has."""
 
 
+def wants_judge(values):
+    return values.upload != "all" or values.event_rms_mg or values.event_kurtosis
+
+
 def choose(values, daily_room, has_room):
     """The policy that settings and drive ask for. `daily_room()`: bytes that the day's budget has left.
 
-    `has_room(model_bytes)`: whether memory has room for a model beside windows.
+    `has_room(model_bytes)`: whether memory has room for a model beside windows. The model is that of the newest update
+    that can be used (slots.py), or else the one that deploy or an image has put on the drive.
     """
+    refusal = None
+    slots = sys.modules.get("slots")
+    while slots is not None and slots.running[slots.MODEL] is not None:
+        slot = slots.running[slots.MODEL]
+        model, refusal = load(slot.content, slot.length, has_room)
+        if model is not None:
+            return judging(values, model, None, daily_room)
+        print("%s: %s" % (slot.name, refusal))
+        slot.end(slots.FAILED)
+        slots.enter(slots.MODEL)
     try:
-        model_bytes = os.stat(MODEL_FILE)[6]
+        size = os.stat(MODEL_FILE)[6]
     except OSError:
-        model_bytes = None
-    refusal = NO_MEMORY if model_bytes is not None and not has_room(model_bytes) else None
-    levels = values.event_rms_mg or values.event_kurtosis
-    if values.upload == "all" and not levels and (refusal or model_bytes is None):
+        if not wants_judge(values):
+            return Policy(refusal)
+        return judging(values, None, refusal, daily_room)
+    model, refusal = load(lambda: open(MODEL_FILE, "rb"), size, has_room)  # noqa: SIM115  # closed where it is read
+    if model is None and not wants_judge(values):
         return Policy(refusal)
+    return judging(values, model, refusal, daily_room)
+
+
+def load(opened, size, has_room):
+    """(model, complaint): one of the two is None."""
+    if not has_room(size):
+        return None, NO_MEMORY
+    from node import judge
+
+    return judge.load(opened)
+
+
+def judging(values, model, refusal, daily_room):
     from node import judge  # only now: it takes 10 KB, and most boards send all
 
-    loaded = (None, refusal) if refusal else judge.load(MODEL_FILE)
-    return judge.Judge(values, *loaded, daily_room)
+    return judge.Judge(values, model, refusal, daily_room)

@@ -27,7 +27,7 @@ class Reports:
         self.counts = {"skipped": 0, "retries": 0, "overruns": 0, "samples_lost": 0, "link_failures": 0}
         self.previous = {}
         self._boot = boot
-        self._every_us = every_s * 1000000
+        self.every_us = every_s * 1000000
         self._number = 0
         self._lost = []
         self._lost_more = 0  # that the list had no room for
@@ -85,7 +85,7 @@ class Reports:
         self._told = self._lost, self._lost_more
         self._lost = []
         self._lost_more = 0
-        self._next_us = clock.now_us() + self._every_us
+        self._next_us = clock.now_us() + self.every_us
 
 
 def encode(key, identity, written_at_us, members):

@@ -49,7 +49,7 @@ class Ring:
         self.used_bytes = 0  # of RAM
         self.found = {}  # by boot: the highest sequence of a window that `recover` found
         self._buffer = buffer or bytearray(0)
-        self._drops_oldest = drops_oldest
+        self.drops_oldest = drops_oldest
         self._lost = lost
         self._waiting = []
         self._sent = []  # (key, frame) released from RAM
@@ -70,10 +70,10 @@ class Ring:
         return len([one for one in self._held_in_ram() if one.key[1] < FIRST_REPORT])
 
     def has_room(self, length):
-        return length + (0 if self._drops_oldest else self.used_bytes) <= self.capacity_bytes
+        return length + (0 if self.drops_oldest else self.used_bytes) <= self.capacity_bytes
 
     def put(self, key, frame):
-        while self._drops_oldest and self.used_bytes and self.used_bytes + len(frame) > self.capacity_bytes:
+        while self.drops_oldest and self.used_bytes and self.used_bytes + len(frame) > self.capacity_bytes:
             self._drop_in_ram()
         self._waiting.append(Waiting(key, len(frame), frame, None))
         self.used_bytes += len(frame)
@@ -84,7 +84,7 @@ class Ring:
         if self._sent:
             self._sent, self._sent_bytes = [], 0
             return True
-        if self._drops_oldest and self.in_ram():
+        if self.drops_oldest and self.in_ram():
             self._drop_in_ram()
             return True
         return False
@@ -225,7 +225,7 @@ class Ring:
 
     def _make_room(self, start, end):
         near = self._near(start, end)
-        if not near or not self._drops_oldest:
+        if not near or not self.drops_oldest:
             return not near
         for one in near:
             if one.key[1] < FIRST_REPORT:

@@ -36,6 +36,7 @@ TABLE = (
     ("POST_BYTES", 16384, (4096, 98304)),
     ("POST_TIMEOUT_S", 60, (10, 300)),
     ("WATCHDOG_S", 7200, (1800, 86400, 0)),
+    ("LISTEN_EVERY_S", 60, (10, 86400)),
     ("TRANSFER", "chunks", ("chunks", "stock")),
     ("SENSOR_ADDRESS", 24, (24, 25)),
 )
@@ -45,30 +46,63 @@ _MOST_COMPLAINTS = 12  # or a file of something else would fill the heap with th
 _SHOWN = 64  # characters of what is wrong
 _FRAME_OVERHEAD = 3072  # header, texts, gaps and CRC at their longest (node.frame.max_length)
 KEY = "FRAME_KEY"  # never shown, and not in the hash: the same board has it here or in its Notecard
+LOCAL = ("PRODUCT_UID", "DEVICE_SN", KEY)  # not to be set from afar
 CHOICES = ("ODR_HZ", "FULL_SCALE_G", "UPLOAD", "DROP", "TRANSFER", "SENSOR_ADDRESS")
 
 
 class Settings:
-    """The effective value of each setting as an attribute in lower case, and what was wrong in `complaints`.
+    """The effective value of each setting as an attribute in lower case; without methods, so that this module can go.
 
-    `least_ring_bytes`: what one window may take.
-
-    A wrong value is left out and its default used, with one line that names key, value and what is allowed.
+    `complaints`: what was wrong; `hash`: CRC-32 of all; `changed`: NAME: value of those that are no defaults;
+    `least_ring_bytes`: what one window may take. Of what came from Notehub: `in_force`, NAME: text, and `refused`,
+    NAME: why not.
     """
 
-    def __init__(self, text=""):
-        self.complaints = []
+    complaints: list
+    hash: str
+    changed: dict
+    in_force: dict
+    refused: dict
+
+
+def read(text="", remote=None, good=None):
+    """Settings from the text of a settings.toml, and from Notehub's variables (NAME: text), which go before it.
+
+    A wrong value is left out and its default used, with one line that names key, value and what is allowed. Instead of
+    a wrong variable, what `good` has under its name is used.
+    """
+    return _Reader(Settings(), text, remote or {}, good or {}).found
+
+
+class _Reader:
+    def __init__(self, found, text, remote, good):
+        self.found = found
+        self.complaints = found.complaints = []
+        found.refused = {}
+        found.in_force = {}
         values = {}
         for name, default, _ in TABLE:
             values[name] = default
         for number, line in enumerate(text.split("\n"), 1):
             self._take(values, number, line.strip())
+        for name, default, allowed in TABLE:
+            if name in remote:
+                self._take_remote(values, name, remote[name], good.get(name), default, allowed)
         self._make_room(values)
         self._leave_time(values)
-        for name in values:
-            setattr(self, name.lower(), values[name])
-        hashed = ["%s=%s" % (row[0], values[row[0]]) for row in TABLE if row[0] != KEY]
-        self.hash = "%08x" % crc32("\n".join(hashed).encode())
+        self._close(values)
+
+    def _close(self, values):
+        self.found.changed = {}
+        hashed = []
+        for name, default, _ in TABLE:
+            value = values[name]
+            setattr(self.found, name.lower(), value)
+            if name != KEY:
+                hashed.append("%s=%s" % (name, value))
+                if value != default:
+                    self.found.changed[name] = value
+        self.found.hash = "%08x" % crc32("\n".join(hashed).encode())
 
     def _make_room(self, values):
         """A ring that cannot hold one window would keep the board from ever capturing."""
@@ -79,7 +113,7 @@ class Settings:
                 % (FILE, values["RING_BYTES"], values["SAMPLES"], needed)
             )
             values["RING_BYTES"] = needed
-        self.least_ring_bytes = needed
+        self.found.least_ring_bytes = needed
 
     def _leave_time(self, values):
         """A board that is measuring is silent, and no reason for a reset."""
@@ -109,6 +143,21 @@ class Settings:
                 return
         if not name.startswith("CIRCUITPY_"):  # those are CircuitPython's own
             self._complain(number, "%s is no setting of this firmware; see settings.example.toml" % _shown(name))
+
+    def _take_remote(self, values, name, text, good, default, allowed):
+        try:
+            if name in LOCAL:
+                raise ValueError("%s can only be set on the board" % name)
+            values[name] = check(name, text, default, allowed)
+            self.found.in_force[name] = text
+            return
+        except (AttributeError, TypeError, ValueError) as error:
+            self.found.refused[name] = str(error)
+        try:
+            values[name] = check(name, good, default, allowed)
+            self.found.in_force[name] = good
+        except (AttributeError, TypeError, ValueError):  # there is none, or the firmware has become stricter
+            pass
 
     def _complain(self, number, message):
         if len(self.complaints) < _MOST_COMPLAINTS:
@@ -151,27 +200,27 @@ def limits(allowed):
     return "%d to %d" % allowed[:2] + "".join([", or %d" % one for one in allowed[2:]])
 
 
-def load(path=FILE):
-    """Settings from the board's own file; all defaults when there is none, or none that can be read."""
+def load(path=FILE, remote=None, good=None):
+    """Settings from the board's own file, all defaults without one that can be read; and from Notehub's variables."""
     try:
         with open(path, "rb") as file:
             if file.seek(0, 2) > _MOST_BYTES:
-                return _without(
-                    "%s is longer than %d bytes: these are no settings; using defaults" % (path, _MOST_BYTES)
-                )
+                complaint = "%s is longer than %d bytes: these are no settings; using defaults" % (path, _MOST_BYTES)
+                return _without(complaint, remote, good)
             file.seek(0)
             text = file.read().decode()
-            return Settings(text[1:] if text[:1] == "\ufeff" else text)  # Notepad's byte order mark
+            text = text[1:] if text[:1] == "\ufeff" else text  # Notepad's byte order mark
+            return read(text, remote, good)
     except OSError:
-        return Settings()
+        return read("", remote, good)
     except ValueError:  # UnicodeError on every runtime
-        return _without("%s is not UTF-8 text: save it as such; using defaults" % path)
+        return _without("%s is not UTF-8 text: save it as such; using defaults" % path, remote, good)
 
 
-def _without(complaint):
-    settings = Settings()
-    settings.complaints.append(complaint)
-    return settings
+def _without(complaint, remote, good):
+    found = read("", remote, good)
+    found.complaints.append(complaint)
+    return found
 
 
 def _shown(text):

@@ -24,6 +24,9 @@ CHUNK_BYTES = 4096  # of the binary store's content in one card.binary.put
 ATTEMPTS = 3
 UNCONNECTED = "not connected to Notehub; if it stays so, check antenna, coverage and SIM"
 DOUBT_EVERY = 8
+HELD_S = 604800  # for how long outboard updates are held back while windows wait
+PAUSED_S = 3600  # and while none do, but nobody has looked at what would be flashed
+ORDERS = "capture.qi"
 NOTES = "judder.dbx"  # a database that never leaves the Notecard (note.add); no update of the board wipes it
 POST_OVERHEAD_BYTES = 1024  # of a web.post, besides its body
 RENEW_AFTER = 60000  # transactions; note-python's sequence number outgrows the card's 16 bits at 65536
@@ -87,13 +90,13 @@ class Uplink:
                 "Notecard firmware %s lacks card.binary, needs 5.3.1 or later: `firmware install latest` in the Blues "
                 "terminal" % version
             )
-        hub_set = {"req": "hub.set", "mode": "continuous"}
+        hub_set = {"req": "hub.set", "mode": "continuous", "sync": True}
         if self._settings.product_uid:
             hub_set["product"] = self._settings.product_uid
         if self._settings.device_sn:
             hub_set["sn"] = self._settings.device_sn
         self.request(hub_set)
-        self.hold_updates(True)
+        self.hold_updates(HELD_S)
         hub = self.request({"req": "hub.get"})
         self.device = hub["device"]
         self.complaints = []
@@ -106,9 +109,15 @@ class Uplink:
         """Have a Signer of node.signature sign what is posted; None: frames go as they are."""
         self._signer = signer
 
-    def hold_updates(self, hold):
-        """Keep outboard firmware updates away while windows wait here: an update resets the board."""
-        self.request({"req": "card.dfu", "name": "stm32", "off" if hold else "on": True})
+    def hold_updates(self, seconds):
+        """Keep outboard updates away for so long, as they reset the board and wipe its drive; 0: allow them.
+
+        Never for good: a board that has died has to be reached by one.
+        """
+        request = {"req": "card.dfu", "name": "stm32", "off" if seconds else "on": True}
+        if seconds:
+            request["seconds"] = seconds
+        self.request(request)
 
     def watch(self, seconds):
         """Have the Notecard pulse ATTN when it hears nothing from us for so long, counted anew from now; 0: never."""
@@ -121,6 +130,23 @@ class Uplink:
         """Call the watchdog off, in a conversation of its own: the last one may have broken off anywhere."""
         self._card = None
         self.watch(0)
+
+    def adopt(self, settings):
+        """Use other settings from now on."""
+        self._settings = settings
+        self._stock = settings.transfer == "stock"
+
+    def asked(self):
+        """What Notehub wants of us now: the body of a signal, or of the oldest note in ORDERS; None: nothing."""
+        signal = self._optional({"req": "hub.signal"})
+        return signal or self._optional({"req": "note.get", "file": ORDERS})
+
+    def _optional(self, request):
+        """The body of the reply; None without one, or when the Notecard has nothing or knows no such request."""
+        try:
+            return self.request(request).get("body")
+        except RefusedError:
+            return None
 
     def note(self, name):
         """What `keep_note` has kept under this name, a dict; None when there is nothing."""
@@ -266,6 +292,18 @@ class Uplink:
         except Exception as error:
             self._fail("binary transfer", error)
         return self._check_store(len(body))
+
+    def receive(self, length):
+        """So many bytes from the beginning of the binary store; note-python checks their MD5. Raises LinkError."""
+        from notecard import binary_helpers  # only here: a small heap has better use for its room
+
+        self.transactions += 1
+        try:
+            return binary_helpers.binary_store_receive(self._open(), 0, length)
+        except LinkError:
+            raise
+        except Exception as error:
+            self._fail("binary transfer", error)
 
     def _check_store(self, length):
         held = self.request({"req": "card.binary"}).get("length", 0)

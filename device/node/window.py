@@ -50,6 +50,7 @@ class Window:
         self.started_at_uncertainty_ms = 0
         self.trigger = 0
         self.scores = None  # of a model: `anomaly`, `class_name`, `probability`
+        self.request = ""  # id of the request that it was captured for
         self.boot = 0
         self.sequence = 0
         # looks at the FIFO level: how many samples existed, when, how long the look took; segments by first look

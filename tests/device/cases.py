@@ -111,7 +111,7 @@ def window_cases():
 
 def settings_cases():
     text = 'LABEL = "idle" # x\nSAMPLES = 7\nNONSENSE = 1\nODR_HZ = 400\nhello\nRING_BYTES = 16384\nSAMPLES=4096\n'
-    values = settings.Settings(text)
+    values = settings.read(text)
     return [values.complaints, values.hash, values.samples, values.odr_hz, values.ring_bytes, meanings.example()]
 
 

@@ -18,7 +18,7 @@ from tests.models import INTERVAL_S, drawn, spectral
 from judder.model.file import GOLDEN_SCALE
 from node import clock, judge, policy
 from node.model import Model, Scores
-from node.settings import Settings
+from node.settings import read as settings_of
 
 HOUR_US = 3600 * 1000000
 SMALL = Model(io.BytesIO(drawn(blocks=[spectral(fft=16)], clusters=2, of=4, samples=64).to_bytes()))
@@ -61,7 +61,7 @@ def window(samples=64, **more):
 
 def judging(model, **values):
     text = "\n".join(f'{name} = "{value}"' for name, value in values.items())
-    found = Settings(text)
+    found = settings_of(text)
     assert not found.complaints
     return judge.Judge(found, model)
 
@@ -136,7 +136,7 @@ def test_what_lies_further_back_than_it_should_is_not_right_before(now):
 
 def test_a_sample_of_the_rest_waits_for_the_budget_and_an_event_does_not(now):
     left = [0]
-    judged = judge.Judge(Settings('UPLOAD = "score"'), Scored(), daily_room=lambda: left[0])
+    judged = judge.Judge(settings_of('UPLOAD = "score"'), Scored(), daily_room=lambda: left[0])
     assert run(judged, now, anomalies=[0, 9]) == [None, policy.SCORE]
     left[0] = 100
     assert run(judged, now, anomalies=[0, 0]) == [policy.SCHEDULE, None]
@@ -294,16 +294,16 @@ def test_what_memory_has_no_room_for_is_not_held(now):
 
 def test_a_board_that_sends_all_loads_none_of_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert type(policy.choose(Settings(), lambda: 1, lambda size: True)) is policy.Policy
+    assert type(policy.choose(settings_of(), lambda: 1, lambda size: True)) is policy.Policy
     assert policy.Policy().judge(SimpleNamespace()) == policy.SCHEDULE
     assert policy.Policy().members() == {}
-    assert type(policy.choose(Settings('UPLOAD = "off"'), lambda: 1, lambda size: True)) is judge.Judge
+    assert type(policy.choose(settings_of('UPLOAD = "off"'), lambda: 1, lambda size: True)) is judge.Judge
     (tmp_path / policy.MODEL_FILE).write_bytes(drawn().to_bytes())
-    chosen = policy.choose(Settings(), lambda: 1, lambda size: True)
+    chosen = policy.choose(settings_of(), lambda: 1, lambda size: True)
     assert chosen.model.samples == 1024
     assert chosen.model.interval_s == INTERVAL_S
     (tmp_path / policy.MODEL_FILE).write_bytes(b"something")
-    refused = policy.choose(Settings(), lambda: 1, lambda size: True)
+    refused = policy.choose(settings_of(), lambda: 1, lambda size: True)
     assert refused.model is None
     assert "it is no model file" in refused.complaints()[0]
     assert "no model file" in refused.members()["model_refused"]

@@ -6,7 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from node.meanings import example
-from node.settings import TABLE, Settings, check, load
+from node.settings import TABLE, check, load
+from node.settings import read as settings_of
 
 _FOLDER = TemporaryDirectory(prefix="judder-fuzz-")
 atexit.register(_FOLDER.cleanup)
@@ -37,7 +38,7 @@ def run(data):
     again = load(str(FILE))
     assert (again.hash, again.complaints) == (read.hash, read.complaints)
     if not any("'" in text and '"' in text for text in map(str, values.values())):
-        assert Settings(written(values)).hash == read.hash
+        assert settings_of(written(values)).hash == read.hash
 
 
 def written(values):

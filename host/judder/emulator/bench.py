@@ -34,13 +34,13 @@ from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import LIS3DH, Source
 from judder.emulator.notecard import ADDRESS as NOTECARD_ADDRESS
 from judder.emulator.notecard import Notecard, NotecardI2C, Sender
-from judder.emulator.notecard.link import NEVER
 from judder.emulator.runtime import Runtime
 from judder.emulator.swan import BOARD, Swan, Timing
 from judder.emulator.usb import UsbPort
 
 ODR_ERROR = 0.05
 CRYSTAL_PPM = 20.0
+DRAINED_NS = 86400 * 10**9  # the board holds outboard updates back for longer than that while windows wait
 OFF_NS = 5 * 10**9  # how long a board whose power went stays off
 PRODUCT = "com.example.judder:bench"
 
@@ -145,10 +145,11 @@ class Bench:
 
     @property
     def drained(self) -> bool:
-        """Whether nothing waits on the board: all is settled, or the board allows outboard updates."""
+        """Whether nothing waits on the board: all is settled, or the board holds no outboard update back for long."""
         if not self._unsettled:
             return True
-        return self.notecard.outboard.allowed_from_ns != NEVER and next(reversed(self.captured)) not in self._unsettled
+        held_ns = self.notecard.outboard.allowed_from_ns - self.clock.now_ns()
+        return held_ns < DRAINED_NS and next(reversed(self.captured)) not in self._unsettled
 
     def time_s(self, truth: Truth) -> float:
         """When a window began, on the bench's clock, as sources of vibration know it."""

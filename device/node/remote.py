@@ -1,0 +1,78 @@
+"""What is wanted from afar, as Notehub's environment variables and notes say it; loaded only while it is needed.
+
+Settings: variables named as in settings.toml, for the device, its fleet or the project. What is in force is told in the
+Notefile settings.qo, and kept on the Notecard: the last good value is used while a new one is wrong.
+
+Captures: a note in capture.qi with body {"id": ID}, or a signal {"capture": ID}. The window carries the id; a note
+in capture.qo answers with its key. An id that was answered is not captured for again.
+"""
+
+from node import settings
+from node.uplink import ORDERS, RefusedError
+
+GOOD_NOTE = "settings"
+ASKED_NOTE = "asked"
+REMEMBERED = 16  # ids
+ID_BYTES = 32
+
+
+def hear(node):
+    """Take over Notehub's variables for this board. Raises LinkError."""
+    uplink = node.uplink
+    names = [row[0] for row in settings.TABLE]
+    remote = uplink.request({"req": "env.get", "names": names}).get("body") or {}
+    remote = {name.upper(): remote[name] for name in remote}
+    good = uplink.note(GOOD_NOTE) or {}
+    values = settings.load(remote=remote, good=good)
+    try:
+        node.adopt(values)
+    except MemoryError:
+        remote.pop("SAMPLES", None)
+        values = settings.load(remote=remote, good=good)
+        values.refused["SAMPLES"] = "memory has no room for so many"
+        node.adopt(values)
+    for name in values.refused:
+        print("not set from afar: %s" % values.refused[name])
+    print("settings %s: %s" % (values.hash, values.changed))
+    if values.in_force != good:
+        uplink.keep_note(GOOD_NOTE, values.in_force)
+    body = {"hash": values.hash, "settings": values.changed}
+    if values.refused:
+        body["refused"] = values.refused
+    uplink.request({"req": "note.add", "file": "settings.qo", "body": body, "sync": True})
+
+
+def heed(node, asked):
+    """A window is wanted now: the next one will be it. What is no order of ours, or an old one, is put away."""
+    wanted = asked.get("capture", asked.get("id"))
+    if isinstance(wanted, str) and 0 < len(wanted.encode()) <= ID_BYTES:
+        if wanted not in _answered(node.uplink):
+            print("asked for a window: %s" % wanted)
+            node.window.request = wanted
+            return
+    else:
+        print("asked for a window without an id of 1 to %d bytes: %r" % (ID_BYTES, asked))
+    _put_away(node.uplink, wanted)
+
+
+def answer(uplink, wanted, key):
+    """The window that was asked for is kept, under this key. Raises LinkError."""
+    answered = [one for one in _answered(uplink) if one != wanted] + [wanted]
+    uplink.keep_note(ASKED_NOTE, {"ids": answered[-REMEMBERED:]})
+    body = {"id": wanted, "boot": "%08x" % key[0], "sequence": key[1]}
+    uplink.request({"req": "note.add", "file": "capture.qo", "body": body, "sync": True})
+    _put_away(uplink, wanted)
+
+
+def _answered(uplink):
+    return (uplink.note(ASKED_NOTE) or {}).get("ids", [])
+
+
+def _put_away(uplink, wanted):
+    """Take this order out of the queue; a signal was never there."""
+    order = {"req": "note.get", "file": ORDERS}
+    try:
+        if uplink.request(order).get("body", {}).get("id") == wanted:
+            uplink.request({"req": "note.get", "file": ORDERS, "delete": True})
+    except RefusedError:  # the queue is empty
+        pass

@@ -1,0 +1,156 @@
+"""A file from Notehub: from the Notecard into the spare slot, piece by piece, to be tried at the next start.
+
+Format of the file: docs/updates.md. Requests: dfu.status, dfu.get, hub.set mode dfu (dev.blues.io; note-samples:
+python-dfu). The Notecard is off the network meanwhile, and the board goes on measuring. A power cut costs the piece at
+hand: the slot's header says how far it has come.
+"""
+
+import struct
+from binascii import a2b_base64, crc32
+
+from notecard import md5
+
+import slots
+from node.uplink import LinkError, RefusedError
+
+ENDING = ".judder"  # any other file is for an outboard update
+MAGIC = b"VU\xc1\x7f"
+VERSION = 1
+HEADER = "<4sBBHII44sI"  # magic, version, kind, header length, content: length and CRC-32; version; CRC-32 of all this
+HEADER_LENGTH = 64
+CHUNK_BYTES = 4096
+PAYLOAD_BYTES = 1024  # of a chunk as base64
+MD5_TRIES = 5
+ENTRY_TRIES = 30
+
+
+class UpdateError(Exception):
+    """A file that will not do, and why."""
+
+
+def is_file(about):
+    """Whether what the Notecard has is for us, and not for an outboard update; `about`: the body of dfu.status."""
+    return (about.get("source") or about.get("name") or "").endswith(ENDING)
+
+
+class Update:
+    """`step` until it returns True. Raises LinkError, and can go on then."""
+
+    def __init__(self, uplink, about):
+        self._uplink = uplink
+        self._length = about["length"]
+        self._offer = crc32(("%s %d" % (about.get("md5") or about.get("crc32"), self._length)).encode()) & 0xFFFFFFFF
+        self._slot = None
+        self._entries = 0
+        self._binary = True
+
+    def step(self):
+        """Fetch one piece. True when there is no more to do: it is whole, or will not do."""
+        try:
+            slot = self._slot
+            if slot is None:
+                self._slot = self._enter()
+                return False
+            if slot.done < slot.length:
+                slot.put(self._get(HEADER_LENGTH + slot.done, min(CHUNK_BYTES, slot.length - slot.done)))
+                slot.keep()
+                return False
+            _finish(slot)
+        except UpdateError as error:
+            print("an update will not do: %s" % error)
+            self._uplink.request({"req": "dfu.status", "stop": True, "err": str(error)})
+        self._uplink.request({"req": "hub.set", "mode": "dfu-completed"})
+        self._uplink.request({"req": "hub.set", "mode": "continuous"})
+        return True
+
+    def _enter(self):
+        """Have the Notecard give the file out, and find the slot for it."""
+        self._uplink.request({"req": "hub.set", "mode": "dfu"})
+        try:
+            self._uplink.request({"req": "dfu.get", "length": 0})
+        except RefusedError:
+            self._entries += 1
+            if self._entries < ENTRY_TRIES:
+                raise
+            raise UpdateError("the Notecard does not give it out")
+        header = self._get(0, HEADER_LENGTH)
+        magic, version, kind, header_length, length, checksum, name, check = struct.unpack(HEADER, header)
+        if magic != MAGIC or check != crc32(header[:-4]) & 0xFFFFFFFF:
+            raise UpdateError("it is no update file")
+        if version != VERSION or kind not in slots.NAMES or header_length != HEADER_LENGTH:
+            raise UpdateError("this firmware takes no updates of version %d, kind %d" % (version, kind))
+        if self._length != HEADER_LENGTH + length:
+            raise UpdateError("%d of its %d bytes are there" % (self._length - HEADER_LENGTH, length))
+        slot = slots.spare(kind)
+        if slot is None or length > slot.capacity:
+            there = slot.capacity if slot is not None else 0
+            raise UpdateError("it has %d bytes, the board's slots (judder deploy makes them) %d" % (length, there))
+        if not (slot.state == slots.LOADING and slot.offer == self._offer and slot.checksum == checksum):
+            slot.kind, slot.state, slot.tries, slot.done = kind, slots.LOADING, 0, 0
+            slot.length, slot.checksum, slot.offer = length, checksum, self._offer
+            slot.version = name.rstrip(b"\0").decode()
+            slot.generation = max([one.generation for one in slots.slots(kind)]) + 1
+            slot.base = slots.base(kind)
+            slot.keep()
+        print("fetching %s, %d of %d bytes are there" % (slot.version, slot.done, length))
+        return slot
+
+    def _get(self, offset, length):
+        """These bytes of the file, checked by their MD5."""
+        for _ in range(MD5_TRIES):
+            data = self._get_binary(offset, length) if self._binary else self._get_payload(offset, length)
+            if data is not None:
+                return data
+        raise LinkError("the Notecard's pieces of an update are damaged: check Qwiic cable and supply")
+
+    def _get_binary(self, offset, length):
+        try:
+            self._uplink.request({"req": "dfu.get", "offset": offset, "length": length, "binary": True})
+        except RefusedError:  # an older one
+            self._binary = False
+            return None
+        return self._uplink.receive(length)
+
+    def _get_payload(self, offset, length):
+        found = b""
+        while len(found) < length:
+            size = min(PAYLOAD_BYTES, length - len(found))
+            reply = self._uplink.request({"req": "dfu.get", "offset": offset + len(found), "length": size})
+            data = a2b_base64(reply.get("payload", ""))
+            if len(data) != size or md5.digest(data) != reply.get("status"):
+                return None
+            found += data
+        return found
+
+
+def _finish(slot):
+    """All of it is there."""
+    if not slot.is_whole():
+        slot.done, slot.state = 0, slots.EMPTY
+        slot.keep()
+        raise UpdateError("its content does not match its checksum")
+    slot.state = slots.TRIAL
+    slot.keep()
+    print("%s is there and will be tried" % slot.version)
+
+
+def settle(uplink, model):
+    """A frame of this start has arrived: tell Notehub what became of updates. `model` is the one in use."""
+    for slot in slots.untold():
+        if slot.state == slots.TRIAL:
+            if slot.kind == slots.MODEL and model is None:
+                continue  # it has been refused meanwhile
+            _tell(uplink, {"status": "%s is in use" % slot.version})
+            slot.end(slots.PROVEN)
+        else:
+            _tell(uplink, {"err": "%s did not prove itself, and is not used" % slot.version})
+        slot.told = 1
+        slot.keep()
+    slots.let_go()
+
+
+def _tell(uplink, outcome):
+    outcome["req"] = "dfu.status"
+    outcome["stop"] = True
+    print("update: %s" % (outcome.get("status") or outcome["err"]))
+    uplink.request(outcome)
