@@ -6,15 +6,28 @@ knows pins.
 
 import gc
 import os
+import sys
 
-if __name__ == "__main__" and "model-a.bin" in os.listdir():
+if __name__ == "__main__" and "code-a.bin" in os.listdir():
     import slots
 
     slots.start()
     del slots
     gc.collect()
 
-from node.node import PAUSE_S, Node, describe, let_go  # first: it takes most room to compile
+
+def failed(error):
+    """Code of an update that cannot start makes way for what was before it."""
+    slots = sys.modules.get("slots")
+    if slots is not None:
+        slots.code_failed(error)
+
+
+try:
+    from node.node import PAUSE_S, Node, describe, let_go  # first: it takes most room to compile
+except Exception as error:
+    failed(error)
+    raise
 
 gc.collect()
 from node import clock
@@ -70,20 +83,23 @@ def read_drive():
 def main():
     about, values = read_drive()
     print("judder %s starts" % about.version)
-    for complaint in values.complaints:
-        print(complaint)
-    print(budget(values))
+    pause_s = 0
     while True:
         node = None
         try:
+            clock.sleep_ms(pause_s * 1000)
+            for complaint in values.complaints:
+                print(complaint)
+            print(budget(values))
             node = Node(values, open_i2c, about)
             node.run()
         except KeyboardInterrupt:
             stop(node)
             return
         except Exception as error:
+            failed(error)
             print("cannot start: %s; SAMPLES and RING_BYTES decide how much memory is needed" % describe(error))
-        clock.sleep_ms(PAUSE_S * 1000)
+            pause_s = PAUSE_S
 
 
 if __name__ == "__main__":

@@ -236,6 +236,31 @@ def enter(kind):
         print("what an update has brought is not used: %r" % (error,))
 
 
+def code_failed(error):
+    """Code of an update has raised `error` before it could work: never again. Does nothing for the base's code."""
+    slot = running[CODE]
+    if slot is not None:
+        print("%s does not start: %r" % (slot.version, error))
+        slot.end(FAILED)
+        restart()
+
+
+def end_try():
+    """Code on trial has had its time: start anew, which counts."""
+    slot = running[CODE]
+    if slot is not None and slot.state == TRIAL:
+        print("%s has brought nothing to the server: starting anew" % slot.version)
+        restart()
+
+
+def restart():
+    try:
+        from microcontroller import reset
+    except ImportError:
+        from machine import reset  # pyright: ignore[reportMissingImports]
+    reset()
+
+
 def untold():
     """Slots of whose outcome Notehub does not know yet."""
     return [slot for kind in NAMES for slot in slots(kind) if slot.state == FAILED and not slot.told] + [

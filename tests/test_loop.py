@@ -824,8 +824,9 @@ def test_the_article_s_set_up_requests_are_made(loop):
     assert {"mode": "continuous", "sn": "pump-3", "product": "com.example:pump"}.items() <= hub_set.items()
     dfu = [fields for name, fields in requests if name == "card.dfu"]
     assert all(fields["name"] == "stm32" for fields in dfu)
-    assert dfu[0].get("off")  # held back while windows wait, allowed when none does
-    assert any(fields.get("on") for fields in dfu)
+    assert all(fields["off"] for fields in dfu)  # nobody has looked at what would be flashed
+    assert dfu[0]["seconds"] == 7 * 86400  # while windows wait; never for good, or a board that has died is lost
+    assert dfu[-1]["seconds"] == HOUR_S
     assert {"hub.get", "card.time", "card.binary", "card.binary.put", "web.post"} <= set(names)
 
 

@@ -32,35 +32,17 @@ SHORT_POST_BYTES = 4096  # on a bad link a shorter one may get through where a l
 REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 KEY_NOTE = "key"
-BOOT_NOTE = "boot"  # on the Notecard: which boot this is, which before it no report has told of that has arrived, and
-# how many windows it had captured when it was stopped
 TEXT_BYTES = 128  # of a frame's text block, besides label and session
-HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free
+HEAP_FOR_THE_REST = 26624  # bytes that the ring leaves free
 HEAP_TO_SCORE = 8192  # as many more with a model
 HEAP_FOR_MODEL = 32768  # its code and a file of 16 KB; a larger file takes more
 HEAP_FOR_NODE = 20480  # besides what depends on SAMPLES
 RESENT_AT_ONCE = 64  # windows
 RESEND_EVERY_S = 300  # a server that asks in each answer gets no more than that
-UNTOLD = 16  # boots that the note lists; of more it has the number
 TIME_EVERY_S = 3600
 WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
+TRIAL_S = 21600
 LONGEST_IDLE_US = 10000000
-
-
-def reset_reason():
-    """Why the board started, as the runtime says it: a name on CircuitPython, a number on MicroPython."""
-    try:
-        import microcontroller
-
-        return str(microcontroller.cpu.reset_reason).split(".")[-1]
-    except (ImportError, AttributeError):
-        pass
-    try:
-        import machine  # pyright: ignore[reportMissingImports]
-
-        return str(machine.reset_cause())
-    except (ImportError, AttributeError):
-        return "UNKNOWN"
 
 
 def open_ring(values, lost, buffer):
@@ -113,7 +95,7 @@ class Node:
         self.firmware = "judder %s" % manifest.version
         self.budget = Budget(values.daily_kb * 1000)
         # first, or what reading a model leaves lies around
-        self.policy = choose(values, self._may_send, lambda size: has_room_for_model(values, size))
+        self.policy = choose(values, self.may_send, lambda size: has_room_for_model(values, size))
         gc.collect()
         self.window = Window(values.samples)
         self.frame = bytearray(frame.max_length(values.samples, TEXT_BYTES + len(values.label) + len(values.session)))
@@ -137,7 +119,7 @@ class Node:
         self.next_watch_us = 0
         self.next_time_us = 0
         self.next_resend_us = 0
-        self.untold = []  # boots before this one, of whose end the server may not know, as named_boots gives them
+        self.untold = []  # boots before this one, of whose end the server may not know, as node.boots gives them
         self.untold_more = 0
         self.note_kept = True
         self.note_refused = False
@@ -149,6 +131,8 @@ class Node:
         self.next_listen_us = 0
         self.heard_s = 0  # what Notehub has set was last changed then
         self.version_told = False
+        self.settled = False  # what was on trial
+        self.trial_until_us = clock.now_us() + TRIAL_S * 1000000
         self.restart_due = False
         self.answer = ()  # request and key of a window that was asked for
         self.watch_refused = False
@@ -169,7 +153,7 @@ class Node:
             if self.settings.watchdog_s:
                 self.uplink.leave()
             if self.identity is not None:
-                self._keep_boot_note({"captured": self.window.sequence})
+                self._keep_boot_note(self.window.sequence)
         except (Exception, KeyboardInterrupt):  # noqa: S110  # no Notecard, most likely, or somebody in a hurry
             pass
         self.bus.deinit()
@@ -208,6 +192,8 @@ class Node:
             return self._watch
         if capture_due:
             return self._capture
+        if now_us >= self.trial_until_us:
+            return self._end_trial
         if now_us >= self.keep_pause.until_us:
             if now_us >= self.reports.due_us() and not self.ring.holds_report(self.window.boot):
                 return self._report
@@ -218,7 +204,7 @@ class Node:
     def _due_on_link(self, now_us):
         if self.update is not None:
             return self._fetch_update
-        if len(self.ring) and self._may_send() > 0:
+        if len(self.ring) and self.may_send() > 0:
             return self._send
         if self.restart_due and not len(self.ring):
             return self._restart
@@ -230,7 +216,7 @@ class Node:
             return self._answer
         if not self.version_told and self.window.sequence and not self.manifest.damage:
             return self._tell_version
-        if self.well and "slots" in sys.modules:
+        if self.well and not self.settled:
             return self._settle
         if now_us >= self.next_time_us:
             return self._learn_time
@@ -242,14 +228,14 @@ class Node:
             return False
         return not capture_due or self.capture_began_us >= self.next_watch_us
 
-    def _may_send(self):
+    def may_send(self):
         """Bytes that the day's budget has left."""
         return self.budget.left(self.uplink.posted_bytes)
 
     def _pause_after(self, action):
         if action == self._capture:
             return self.capture_pause
-        if action in (self._report, self._spill):
+        if action in (self._report, self._spill, self._end_trial):
             return self.keep_pause
         return self.watch_pause if action == self._watch else self.link_pause
 
@@ -273,7 +259,10 @@ class Node:
 
     def _connect(self):
         self.uplink.connect()
-        self._meet_previous_boot()
+        from node import boots
+
+        boots.meet(self)
+        let_go("boots")
         if self.settings.frame_key or self.uplink.note(KEY_NOTE):
             from node import signature  # only now: a small heap has better use for its room
 
@@ -281,8 +270,8 @@ class Node:
         self._watch()
         self._learn_time()
         self._hear_settings()
-        identity = self._identify()
-        self._fit_ring()
+        identity = self.identify()
+        self.fit_ring()
         self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (self.firmware, self.uplink.device, self.uplink.card_version))
         for complaint in self.uplink.complaints + self.policy.complaints():
@@ -290,7 +279,7 @@ class Node:
         if self.manifest.damage:
             print("%s: judder deploy, or another image; Notehub is told no version" % self.manifest.damage)
 
-    def _identify(self):
+    def identify(self):
         """The text block of our frames; the buffer for them is made to fit."""
         model = self.policy.model
         identity = frame.text_block(
@@ -306,7 +295,7 @@ class Node:
             self.frame = bytearray(length)
         return identity
 
-    def _fit_ring(self):
+    def fit_ring(self):
         """The ring's RAM is what the heap has left, at most RING_BYTES; frames in flash take some of the heap, too."""
         gc.collect()
         if not hasattr(gc, "mem_free"):  # a PC
@@ -318,42 +307,15 @@ class Node:
             print("memory has no room for RING_BYTES = %d; using %d" % (self.settings.ring_bytes, fits))
         self.ring.capacity_bytes = fits
 
-    def _meet_previous_boot(self):
-        """Learn from the Notecard which boot was before this one, and leave our own there for the next."""
-        boots, more = named_boots(self.uplink.note(BOOT_NOTE))
-        if boots and boots[-1][0] != self.window.boot:
-            found = self.ring.found
-            self.untold = [(boot, captured, max(newest, found.get(boot, -1))) for boot, captured, newest in boots]
-            self.untold_more = more + max(0, len(boots) - UNTOLD)
-            self.untold = self.untold[-UNTOLD:]
-            self.reports.previous = {
-                "earlier_boots": [one[:2] for one in self.untold[:-1]] or None,
-                "earlier_boots_more": self.untold_more or None,
-                "previous_boot": boots[-1][0],
-                "previous_captured": boots[-1][1],
-                "persisted": [(boot, newest) for boot, _, newest in self.untold if newest >= 0] or None,
-                "reset": reset_reason(),
-            }
-        self._keep_boot_note({})
+    def _keep_boot_note(self, captured=None):
+        from node import boots
 
-    def _keep_boot_note(self, more):
-        note = dict(more)
-        note["boot"] = "%08x" % self.window.boot  # as text: no JSON on the way makes a float of it
-        if self.untold and not self.told:
-            note["untold"] = [("%08x" % boot, captured, newest) for boot, captured, newest in self.untold]
-            note["more"] = self.untold_more
-        self.note_kept = True
-        try:
-            self.uplink.keep_note(BOOT_NOTE, note)
-        except RefusedError as error:
-            self.note_kept = self.note_refused
-            if not self.note_refused:
-                print("%s: what a power cut takes cannot be named" % error)
-            self.note_refused = True  # busy, say, so once more; but not for ever
+        boots.keep(self, captured)
+        let_go("boots")
 
     def _renew_boot_note(self):
         """The next boot need not name again what a report of ours has named."""
-        self._keep_boot_note({})
+        self._keep_boot_note()
         if self.told:
             self.untold = []
 
@@ -443,7 +405,7 @@ class Node:
         key = (self.window.boot, self.window.sequence)
         self.window.sequence += 1  # first: whatever fails from here on, no other window gets this key
         self.ring.put(key, data)
-        self.spill_due = self.spill_due or self._may_send() <= 0
+        self.spill_due = self.spill_due or self.may_send() <= 0
         return key
 
     def _keep_held(self, length):
@@ -529,7 +491,7 @@ class Node:
             self.policy.reported()
 
     def _send(self):
-        most_bytes = min(self.post_bytes, self._may_send())
+        most_bytes = min(self.post_bytes, self.may_send())
         post_bytes = self.post_bytes
         self.post_bytes = max(SHORT_POST_BYTES, post_bytes // 2)  # unless it arrives
         try:
@@ -613,44 +575,13 @@ class Node:
         let_go("remote", "settings")
         self.answer = ()
 
-    def adopt(self, values):
-        """Use other settings from the next window on. Raises MemoryError, and goes on with those it has."""
-        window = self.window
-        if values.samples != window.samples:
-            window = Window(values.samples)
-            window.boot, window.sequence = self.window.boot, self.window.sequence
-            window.request = self.window.request
-            size = frame.max_length(values.samples, TEXT_BYTES + len(values.label) + len(values.session))
-            buffer = bytearray(max(size, len(self.frame)))
-            rice.reserve(values.samples)
-            self.frame = buffer
-        self.window, self.settings = window, values
-        if not self.policy.adopt(values):
-            self.policy = choose(values, self._may_send, lambda size: has_room_for_model(values, size))
-        self.uplink.adopt(values)
-        self.budget.daily_bytes = values.daily_kb * 1000
-        self.reports.every_us = values.report_every_s * 1000000
-        self.ring.drops_oldest = values.drop == "oldest"
-        self.post_bytes = values.post_bytes
-        self.odr_hz = values.odr_hz
-        self.accelerometer = None  # found anew, at what is now its address
-        now_us = clock.now_us()
-        self.next_capture_us = min(self.next_capture_us, now_us + values.capture_every_s * 1000000)
-        self.next_watch_us = self.next_listen_us = now_us
-        if self.identity is not None:
-            self.identity = self._identify()
-            self._fit_ring()
-
     def _tell_version(self):
         """Only now that a window has been captured: a board that cannot do that has no working version."""
-        model, said = self.policy.model, self.manifest.said
-        said["description"] = "model %s" % model.id if model is not None else "no model"
-        try:
-            self.uplink.request({"req": "dfu.status", "on": True, "version": said})
-        except RefusedError as error:
-            print("%s: Notehub is told no version" % error)
+        said, model = self.manifest.said, self.policy.model
+        said["description"] = "model %s" % (model.id if model is not None else "none")
+        self.uplink.say_version(said)
+        print("version %s, %s" % (said["version"], said["description"]))
         self.version_told = True
-        print("version %s, %s, revision %s" % (said["version"], said["description"], said.get("builder")))
 
     def _take_offer(self, about):
         from node import update
@@ -663,20 +594,33 @@ class Node:
 
     def _fetch_update(self):
         """One piece. A file that is whole is tried at the next start, once nothing waits here."""
-        if self.update is not None and self.update.step():
+        whole = self.update.step() if self.update is not None else False
+        if whole is not None:
             self.update = None
-            self.restart_due = self.restart_due or "slots" in sys.modules
+            self.restart_due = whole
 
     def _settle(self):
         """A window or report of this start has arrived: what was on trial has proved itself."""
-        from node import update
+        if "slots" in sys.modules:
+            from node import update
 
-        update.settle(self.uplink, self.policy.model)
+            update.settle(self.uplink, self.policy.model)
+            let_go("update")
+        self.settled = True
 
     def _restart(self):
-        self._keep_boot_note({"captured": self.window.sequence})
+        import slots
+
+        self._keep_boot_note(self.window.sequence)
         print("starting anew, with what has been fetched")
-        restart()
+        slots.restart()
+
+    def _end_trial(self):
+        """Code of an update has not brought a frame to the server for so long: if that can go on, start anew."""
+        self.trial_until_us = clock.now_us() + TRIAL_S * 1000000
+        self.ring.spill()
+        if "slots" in sys.modules and not self.settled and not self.ring.in_ram():
+            sys.modules["slots"].end_try()
 
     def _spill(self):
         """The link is down, for who knows how long: what waits in RAM is to outlive a power cut."""
@@ -684,7 +628,7 @@ class Node:
         moved = self.ring.spill()
         if moved:
             print("%d frames moved to %s, %d in RAM" % (moved, RING_FILE, self.ring.in_ram()))
-            self._fit_ring()
+            self.fit_ring()
 
     def _refused(self, key, reason):
         """Offer a refused frame a few times more, behind the others; then give it up. False if it is none of ours."""
@@ -696,32 +640,6 @@ class Node:
             self.ring.release(key)
             self.reports.lose(key, "refused")
         return True
-
-
-def named_boots(note):
-    """(boot, captured, newest) of each boot that a note names, the last one last; and how many more there were.
-
-    `captured`: how many windows it had captured when it was stopped, None when it was not; `newest`: which of them is
-    the newest that has been in flash, -1 when there was none.
-    """
-    try:
-        boots = [(int(boot, 16), _count(captured), int(newest)) for boot, captured, newest in note.get("untold", [])]
-        boots.append((int(note["boot"], 16), _count(note.get("captured")), -1))
-        return boots, _count(note.get("more")) or 0
-    except (AttributeError, KeyError, TypeError, ValueError):  # there is none, or it is not ours
-        return [], 0
-
-
-def _count(value):
-    return value if isinstance(value, int) and 0 <= value < FIRST_REPORT else None
-
-
-def restart():
-    try:
-        from microcontroller import reset
-    except ImportError:
-        from machine import reset  # pyright: ignore[reportMissingImports]
-    reset()
 
 
 def forget_recoveries():

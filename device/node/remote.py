@@ -7,8 +7,12 @@ Captures: a note in capture.qi with body {"id": ID}, or a signal {"capture": ID}
 in capture.qo answers with its key. An id that was answered is not captured for again.
 """
 
-from node import settings
+import gc
+
+from node import frame, rice, settings
+from node.policy import choose
 from node.uplink import ORDERS, RefusedError
+from node.window import Window
 
 GOOD_NOTE = "settings"
 ASKED_NOTE = "asked"
@@ -25,12 +29,12 @@ def hear(node):
     good = uplink.note(GOOD_NOTE) or {}
     values = settings.load(remote=remote, good=good)
     try:
-        node.adopt(values)
+        adopt(node, values)
     except MemoryError:
         remote.pop("SAMPLES", None)
         values = settings.load(remote=remote, good=good)
         values.refused["SAMPLES"] = "memory has no room for so many"
-        node.adopt(values)
+        adopt(node, values)
     for name in values.refused:
         print("not set from afar: %s" % values.refused[name])
     print("settings %s: %s" % (values.hash, values.changed))
@@ -40,6 +44,36 @@ def hear(node):
     if values.refused:
         body["refused"] = values.refused
     uplink.request({"req": "note.add", "file": "settings.qo", "body": body, "sync": True})
+
+
+def adopt(node, values):
+    """Use other settings from the next window on. Raises MemoryError before it has changed anything."""
+    from node.node import TEXT_BYTES, clock, has_room_for_model
+
+    window = node.window
+    if values.samples != window.samples:
+        window = Window(values.samples)
+        window.boot, window.sequence, window.request = node.window.boot, node.window.sequence, node.window.request
+        size = frame.max_length(values.samples, TEXT_BYTES + len(values.label) + len(values.session))
+        buffer = bytearray(max(size, len(node.frame)))
+        rice.reserve(values.samples)
+        node.frame = buffer
+    node.window, node.settings = window, values
+    if not node.policy.adopt(values):
+        node.policy = choose(values, node.may_send, lambda size: has_room_for_model(values, size))
+    node.uplink.adopt(values)
+    node.budget.daily_bytes = values.daily_kb * 1000
+    node.reports.every_us = values.report_every_s * 1000000
+    node.ring.drops_oldest = values.drop == "oldest"
+    node.post_bytes = values.post_bytes
+    node.accelerometer = None  # found anew, at what is now its address and with what is now its rate
+    now_us = clock.now_us()
+    node.next_capture_us = min(node.next_capture_us, now_us + values.capture_every_s * 1000000)
+    node.next_watch_us = node.next_listen_us = now_us
+    if node.identity is not None:
+        node.identity = node.identify()
+        node.fit_ring()
+    gc.collect()
 
 
 def heed(node, asked):

@@ -34,7 +34,7 @@ def is_file(about):
 
 
 class Update:
-    """`step` until it returns True. Raises LinkError, and can go on then."""
+    """`step` until it returns whether it is there now. Raises LinkError, and can go on then."""
 
     def __init__(self, uplink, about):
         self._uplink = uplink
@@ -45,23 +45,25 @@ class Update:
         self._binary = True
 
     def step(self):
-        """Fetch one piece. True when there is no more to do: it is whole, or will not do."""
+        """Fetch one piece. None while there are more, True when it is whole, False when it will not do."""
+        whole = False
         try:
             slot = self._slot
             if slot is None:
                 self._slot = self._enter()
-                return False
+                return None
             if slot.done < slot.length:
                 slot.put(self._get(HEADER_LENGTH + slot.done, min(CHUNK_BYTES, slot.length - slot.done)))
                 slot.keep()
-                return False
+                return None
             _finish(slot)
+            whole = True
         except UpdateError as error:
             print("an update will not do: %s" % error)
             self._uplink.request({"req": "dfu.status", "stop": True, "err": str(error)})
         self._uplink.request({"req": "hub.set", "mode": "dfu-completed"})
         self._uplink.request({"req": "hub.set", "mode": "continuous"})
-        return True
+        return whole
 
     def _enter(self):
         """Have the Notecard give the file out, and find the slot for it."""

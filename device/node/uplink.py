@@ -148,6 +148,13 @@ class Uplink:
         except RefusedError:
             return None
 
+    def say_version(self, said):
+        """Tell Notehub what runs here."""
+        try:
+            self.request({"req": "dfu.status", "on": True, "version": said})
+        except RefusedError as error:
+            print("%s: Notehub is told no version" % error)
+
     def note(self, name):
         """What `keep_note` has kept under this name, a dict; None when there is nothing."""
         try:

@@ -29,6 +29,7 @@ HEADER_LENGTH = 58
 SCORES = struct.Struct("<ff")
 """Behind the header of a window that a model has scored: anomaly and probability; NaN: none."""
 TEXTS = 6
+ASKED = 4  # trigger of a window that carries the id of a request
 REPORT_MAGIC = b"VR\xc1\x7f"
 REPORT_HEADER = struct.Struct("<4sBBHIIIQH")
 REPORT_HEADER_LENGTH = 30
@@ -153,7 +154,7 @@ def _window(frame: bytes, header: tuple[int, ...]) -> Window:
     if not (samples and sensitivity_ug and mode <= 2 and full_scale_g in FULL_SCALES_G and started_us <= _LAST_US):
         raise FrameError("a header field has an impossible value")
     scored = header_length >= HEADER_LENGTH + SCORES.size
-    texts = _texts(frame[header_length:text_end], TEXTS + scored)
+    texts = _texts(frame[header_length:text_end], TEXTS + (2 if trigger == ASKED else scored))
     device, firmware, model, settings, label, session = texts[:TEXTS]
     scores = SCORES.unpack_from(frame, HEADER_LENGTH) if scored else (math.nan, math.nan)
     anomaly, probability = (one if math.isfinite(one) else None for one in scores)
@@ -188,6 +189,7 @@ def _window(frame: bytes, header: tuple[int, ...]) -> Window:
         frame=frame,
         anomaly=anomaly,
         class_name=texts[TEXTS] if scored else "",
+        request=texts[TEXTS + 1] if trigger == ASKED else "",
         class_probability=probability,
     )
 

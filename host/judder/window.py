@@ -82,7 +82,8 @@ class Window:
     """(index of the first sample after the gap, samples lost in it; None: not known, or only as part of the next)."""
     flags: Flags
     trigger: int | None
-    """Why it was sent: 0 the schedule, 1 the model's score, 2 level or kurtosis, 3 it came right before such a one."""
+    """Why it was sent: 0 the schedule, 1 the model's score, 2 level or kurtosis, 3 it came right before such a one, 4
+    it was asked for (`request`)."""
     frame: bytes
     """The bytes that it was decoded from."""
     anomaly: float | None = None
@@ -90,6 +91,8 @@ class Window:
     class_name: str = ""
     """The most probable class; empty: it was not scored, or the model has none."""
     class_probability: float | None = None
+    request: str = ""
+    """Id of the request that it was captured for (`judder capture`)."""
 
     def __len__(self) -> int:
         return len(self.acceleration)

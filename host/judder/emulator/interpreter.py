@@ -174,7 +174,7 @@ class Board:
         os.uname = names["uname"]  # type: ignore[assignment]
         sys.modules["time"] = _time(bench)
         sys.modules["gc"] = _gc(bench)
-        _drive.attach(self.start["drive"], self.start["capacity"], self.start["ring"], names)
+        _drive.attach(self.start["drive"], self.start["capacity"], self.start["ring"], self.start["mounted"], names)
         import board
         import microcontroller
         import supervisor

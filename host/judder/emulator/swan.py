@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
+from judder import fat12
 from judder.board import MODEL_FILE, RING_FILE, Tree, tree
 from judder.emulator import fat
 from judder.emulator.clock import Clock
@@ -132,6 +133,7 @@ class Swan:
         self._firmware = firmware or (tree() if usb is None else Tree(self.drive, self.drive / "boot.py"))
         self._errors = Path(self._temporary.name) / "stderr"
         self._start_file = Path(self._temporary.name) / "start.json"  # MicroPython takes no argument above 255 bytes
+        self._mounted = Path(self._temporary.name) / "mounted"
         self._partial_line = ""
         self._safe_mode = self._safe_mode_next = ""
         self._reset_reason = RESET_REASON
@@ -162,6 +164,7 @@ class Swan:
             ord("K"): self._send,
             ord("I"): self._receive,
             ord("J"): self._encrypt,
+            ord("m"): self._mount,
         }
         if flash is not None:
             self._ops |= FlashPort(flash).ops
@@ -213,6 +216,7 @@ class Swan:
             "drive": str(self.drive),
             "ring": self._ring(),
             "capacity": self.drive_bytes,
+            "mounted": str(self._mounted),
             "board": self._board,
             "version": self._version,
             "packages": str(Path(np.__file__).parents[1]) if (self.drive / MODEL_FILE).is_file() else "",
@@ -392,6 +396,21 @@ class Swan:
         if self.flash is not None:
             self.flash.load(fat.volume({}))
         self._table_is_torn = False
+
+    def _mount(self, request: Request) -> bytes:
+        """The files of a volume that the firmware mounts, of which it has left the image: 1 when there are some."""
+        image = self._mounted.with_suffix(".img").read_bytes()
+        try:
+            files = fat12.read(image)
+        except fat12.Fat12Error:
+            return b"\x00"
+        shutil.rmtree(self._mounted, ignore_errors=True)
+        for name, content in files.items():
+            path = self._mounted / name
+            (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+            if not name.endswith("/"):
+                path.write_bytes(content)
+        return b"\x01"
 
     def _erase_drive(self, request: Request) -> bytes:
         self._new_drive()

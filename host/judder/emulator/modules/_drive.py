@@ -6,6 +6,7 @@ written to the folder stays written; the ring's file, where the bench has put on
 """
 
 import builtins
+import importlib.machinery
 import os
 import sys
 import types
@@ -31,16 +32,18 @@ _root = ""
 _folder = "/"
 _capacity = 0
 _ring = None
+_mounted = ""
 _open = builtins.open
 
 
-def attach(root, capacity, ring, names):
+def attach(root, capacity, ring, mounted, names):
     """Make `os` and `open` those of the board whose drive is the folder `root`; `names` are further members of os.
 
-    `ring` is the file that lies on the flash (name, first_block, bytes), if there is one.
+    `ring` is the file that lies on the flash (name, first_block, bytes), if there is one; `mounted` is a folder for
+    what the firmware mounts.
     """
-    global _root, _capacity, _ring
-    _root, _capacity, _ring = root, capacity, ring
+    global _root, _capacity, _ring, _mounted
+    _root, _capacity, _ring, _mounted = root, capacity, ring, mounted
     module = types.ModuleType("os")
     for function in (chdir, getcwd, listdir, mkdir, remove, rename, rmdir, stat, statvfs, sync):
         setattr(module, function.__name__, function)
@@ -113,6 +116,27 @@ def stat(path):
     mode = _DIRECTORY if os.path.isdir(_host(path)) else _FILE
     time_s = int(found.st_mtime)
     return (mode, 0, 0, 0, 0, 0, found.st_size if mode == _FILE else 0, time_s, time_s, time_s)
+
+
+def mount(blocks, path):
+    """Have imports find what is on a volume: the bench reads its FAT, and puts the files into a folder."""
+    if not os.path.isdir(_host(path)):
+        raise RuntimeError("Mount point directory missing")
+    size, count = blocks.ioctl(5, 0), blocks.ioctl(4, 0)
+    block = bytearray(size)
+    with _open(_mounted + ".img", "wb") as image:
+        for number in range(count):
+            blocks.readblocks(number, block)
+            image.write(block)
+    if _bench.call(ord("m"), read_length=1)[1] != b"\x01":
+        raise OSError(19, "No such device")  # no filesystem on it
+
+    def find(entry):
+        if entry != path:
+            raise ImportError
+        return importlib.machinery.FileFinder(_mounted, (importlib.machinery.SourceFileLoader, [".py"]))
+
+    sys.path_hooks.insert(0, find)
 
 
 def statvfs(path):

@@ -3,6 +3,7 @@
 import sys
 
 import _bench
+import _drive
 
 _EJECT_MS = 2500  # the host looks every second or two whether the drive is still there
 
@@ -35,6 +36,9 @@ def erase_filesystem(extended=None):
 
 
 class VfsFat:
+    def __init__(self, block_device=None):
+        self.blocks = block_device  # None: CIRCUITPY itself
+
     @property
     def readonly(self):
         return not _bench.drive_is_ours()
@@ -42,3 +46,10 @@ class VfsFat:
 
 def getmount(mount_path):
     return VfsFat()
+
+
+def mount(filesystem, mount_path, *, readonly=False):
+    """Of a volume behind a block device, to read from."""
+    if not readonly:
+        raise ValueError("to mount it for writing is not modelled")
+    _drive.mount(filesystem.blocks, mount_path)
