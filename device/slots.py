@@ -109,10 +109,9 @@ class Slot:
             self.keep()
         running[self.kind] = self
 
-    def end(self, state):
-        """It is PROVEN or FAILED; somebody has to be told."""
-        self.state = state
-        self.told = 0
+    def end(self, state, told=False):
+        """It is PROVEN or FAILED, and Notehub has been told so or not."""
+        self.state, self.told = state, told
         self.keep()
 
     def _read(self, at, size):

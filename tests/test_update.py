@@ -3,17 +3,16 @@
 Whatever is cut off at whatever step, the board ends on the new one or on the old one, and says which.
 """
 
-import json
+import shutil
 
 import pytest
 from tests.models import drawn
 
-from judder import fat12
-from judder.board import tree
+from judder import code
+from judder.board import SLOTS, Tree, tree
 from judder.emulator.notecard.twin import Firmware
 from judder.update import Kind, Update
 
-SLOTS = {"model-a.bin": 32768, "model-b.bin": 32768, "code-a.bin": 163840, "code-b.bin": 163840}
 FAST = {"CAPTURE_EVERY_S": 60, "LISTEN_EVERY_S": 10, "SAMPLES": 128}
 
 
@@ -27,19 +26,23 @@ def of_model(data):
     return Update(Kind.MODEL, f"{int.from_bytes(data[-4:], 'little'):08x}", data).to_bytes()
 
 
-def of_code(version, edit=lambda name, text: text):
-    files = {
-        f"node/{path.name}": edit(path.name, path.read_text()).encode()
-        for path in sorted((tree().device / "node").glob("*.py"))
-    }
-    volume = fat12.volume(files, sectors=320, root_entries=16, label="JUDDER")
-    return Update(Kind.CODE, version, volume.rstrip(b"\xff")).to_bytes()
+def of_code(tmp_path, edit=lambda name, text: text):
+    """Version 0.2.0 of the code, with its files changed by `edit`."""
+    device = tmp_path / "edited"
+    shutil.copytree(tree().device, device)
+    for path in (device / "node").glob("*.py"):
+        path.write_text(edit(path.name, path.read_text()))
+    return code.update("0.2.0", Tree(device, tree().boot)).to_bytes()
+
+
+def slots_for(bench):
+    for name, size in SLOTS.items():
+        (bench.swan.drive / name).write_bytes(b"\xff" * size)
+    (bench.swan.drive / "slot").mkdir()
 
 
 def with_slots(running):
-    for name, size in SLOTS.items():
-        (running.bench.swan.drive / name).write_bytes(b"\xff" * size)
-    (running.bench.swan.drive / "slot").mkdir()
+    slots_for(running.bench)
     return running
 
 
@@ -70,14 +73,15 @@ def test_a_model_arrives_is_tried_proves_itself_and_is_in_each_window(loop):
         bench.run(6)
     running.check_nothing_lost_or_doubled()
     models = [window.model for window in in_order(running)]
-    assert models[0] == "" and models[-1] == model_id
+    assert models[0] == ""
+    assert models[-1] == model_id
     assert bench.notecard.update.mode == "completed"
     assert bench.notecard.host_version["description"] == f"model {model_id}"
 
 
-def test_code_arrives_is_tried_proves_itself_and_is_in_each_window(loop):
+def test_code_arrives_is_tried_proves_itself_and_is_in_each_window(loop, tmp_path):
     running = with_slots(loop(settings=FAST))
-    update = of_code("0.2.0", lambda name, text: text.replace(" starts", " starts") + "\n")
+    update = of_code(tmp_path)
     with running.bench as bench:
         bench.run(2)
         offer(bench, update)
@@ -87,26 +91,40 @@ def test_code_arrives_is_tried_proves_itself_and_is_in_each_window(loop):
         bench.run(8)
     running.check_nothing_lost_or_doubled()
     firmware = [window.firmware for window in in_order(running)]
-    assert firmware[0] == "judder 0.1.0" and firmware[-1] == "judder 0.2.0"
+    assert firmware[0] == "judder 0.1.0"
+    assert firmware[-1] == "judder 0.2.0"
     assert bench.notecard.host_version["version"] == "0.2.0"
 
 
+def unimportable(name, text):
+    return "import nothing_of_this_name\n" if name == "node.py" else text
+
+
+def unstartable(name, text):
+    return text.replace("self.window = Window(", "self.window = nothing(")
+
+
+def mute(name, text):
+    return text.replace('"req": "web.post"', '"req": "web.past"')
+
+
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "reason"),
     [
-        pytest.param(lambda name, text: "import nothing_of_this_name\n" if name == "node.py" else text, id="no import"),
-        pytest.param(lambda name, text: text.replace("self.window = Window(", "self.window = nothing("), id="no start"),
-        pytest.param(lambda name, text: text.replace('"req": "web.post"', '"req": "web.past"'), id="no post"),
+        (unimportable, "0.2.0 does not start: ModuleNotFoundError"),
+        (unstartable, "0.2.0 does not start: NameError"),
+        (mute, "0.2.0 has brought nothing to the server"),
     ],
 )
-def test_code_that_does_not_prove_itself_makes_way_for_the_old(loop, fault):
+def test_code_that_does_not_prove_itself_makes_way_for_the_old(loop, tmp_path, fault, reason):
     running = with_slots(loop(settings=FAST))
     with running.bench as bench:
         bench.run(2)
-        offer(bench, of_code("0.2.0", fault))
+        offer(bench, of_code(tmp_path, fault))
         until(running, "update: 0.2.0 did not prove itself", 3 * 86400)
         bench.run(len(bench.captured) + 2)
     running.check_nothing_lost_or_doubled()
+    assert running.said(reason)
     assert bench.notecard.update.mode == "error"
     assert bench.notecard.host_version["version"] == "0.1.0"
     assert len(running.said("judder 0.2.0 starts")) <= 3

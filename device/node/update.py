@@ -143,11 +143,10 @@ def settle(uplink, model):
             if slot.kind == slots.MODEL and model is None:
                 continue  # it has been refused meanwhile
             _tell(uplink, {"status": "%s is in use" % slot.version})
-            slot.end(slots.PROVEN)
+            slot.end(slots.PROVEN, True)
         else:
             _tell(uplink, {"err": "%s did not prove itself, and is not used" % slot.version})
-        slot.told = 1
-        slot.keep()
+            slot.end(slots.FAILED, True)
     slots.let_go()
 
 

@@ -10,6 +10,9 @@ RING_BYTES = 256 * 1024
 MODEL_FILE = "model.bin"
 """The model that the board scores its windows with (device/node/policy.py)."""
 
+SLOTS = {"model-a.bin": 32 * 1024, "model-b.bin": 32 * 1024, "code-a.bin": 168 * 1024, "code-b.bin": 168 * 1024}
+"""Updates by file (device/slots.py): made once as the ring is, two for models, two for code."""
+
 
 @dataclass(frozen=True)
 class Tree:
