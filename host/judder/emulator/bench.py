@@ -25,8 +25,8 @@ from zlib import crc32
 
 import numpy as np
 
-from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, Tree
-from judder.emulator import fat
+from judder import fat12
+from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, SETTINGS_FILE, Tree
 from judder.emulator.clock import Clock, VirtualClock
 from judder.emulator.flash import Flash
 from judder.emulator.i2c import I2CBus
@@ -227,9 +227,10 @@ class Bench:
 
 
 def _flash(clock: Clock, ring_bytes: int, seed: int) -> Flash:
-    """The drive with a new ring on it, as `judder deploy` leaves it."""
+    """The drive with a new ring on it, as `judder deploy` leaves it: it does not begin with a page."""
     flash = Flash(clock, seed=seed)
-    flash.load(fat.volume({RING_FILE: b"\xff" * ring_bytes} if ring_bytes else {}))
+    last = {RING_FILE: b"\xff" * ring_bytes} if ring_bytes else {}
+    flash.load(fat12.volume({SETTINGS_FILE: b"\n"}, last=last))
     return flash
 
 

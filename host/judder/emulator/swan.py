@@ -8,7 +8,7 @@ With a `usb` port the board is as it lies on a desk: its drive holds what it run
 CircuitPython makes, its console has the REPL, and the drive is writable for the PC until boot.py or the REPL takes it.
 
 With `flash` a real MicroPython finds the drive's blocks in flashbdev.bdev, the name that MicroPython's own ports use,
-and can put its file system on them; os.sync writes the cached page back. If there is a ring.bin on it (`fat.volume`),
+and can put its file system on them; os.sync writes the cached page back. If there is a ring.bin on it (`fat12.volume`),
 that is the one the firmware opens, on every runtime; all other files are in the folder. When a step of the flash takes
 the power, or one of `faults`, which see each request before it is carried out, does so by raising PowerLostError, the
 board is off until it is switched on again.
@@ -34,14 +34,15 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
+from judder import fat12
 from judder.board import MODEL_FILE, RING_FILE, Tree, tree
-from judder.emulator import fat
 from judder.emulator.clock import Clock
 from judder.emulator.flash import Flash, FlashPort, PowerLostError
 from judder.emulator.i2c import I2CBus
 from judder.emulator.runtime import Runtime, cpython
 from judder.emulator.stream import INTERRUPTED, Handler, Request, Stream, carry_out
 from judder.emulator.usb import UsbPort
+from judder.fat12 import Fat12Error
 
 RTC_HZ = 32768  # the crystal behind time.monotonic_ns (circuitpython:ports/stm/peripherals/rtc.c)
 TICK_HZ = 1024  # time.sleep ends on such a tick (circuitpython:supervisor/shared/tick.c)
@@ -236,7 +237,12 @@ class Swan:
 
     def _ring(self) -> dict[str, str | int] | None:
         """Where on the flash the ring's file is."""
-        found = None if self.flash is None else fat.find(self.flash, RING_FILE)
+        if self.flash is None:
+            return None
+        try:
+            found = fat12.locate(b"".join(self.flash.pages), RING_FILE)
+        except Fat12Error:  # erased or torn: nobody finds a drive there
+            return None
         return None if found is None else {"name": RING_FILE, "first_block": found[0], "bytes": found[1]}
 
     def power_off(self) -> None:
@@ -390,7 +396,7 @@ class Swan:
         self.drive.mkdir()
         self._format_drive()
         if self.flash is not None:
-            self.flash.load(fat.volume({}))
+            self.flash.load(fat12.volume({}))
         self._table_is_torn = False
 
     def _erase_drive(self, request: Request) -> bytes:
