@@ -134,11 +134,16 @@ def unpack(data: bytes) -> Binpack:
     return Binpack(header.when, header.host, parts, header.info)
 
 
+def is_binpack(data: bytes) -> bool:
+    """Whether it begins as one."""
+    return data.startswith(f"{_FENCE}\n".encode())
+
+
 def read_header(data: bytes) -> Header:
     """What a pack says of itself. Raises BinpackError."""
     end = data.find(b"\0", 0, _MOST_HEADER_BYTES)
-    if not data.startswith(f"{_FENCE}\n".encode()) or end < 0:
-        raise BinpackError("this is no binpack: it does not begin with a header")
+    if not is_binpack(data) or end < 0:
+        raise BinpackError("this is no binpack: it does not begin with a header that ends")
     try:
         text = data[:end].decode()
     except UnicodeDecodeError as error:

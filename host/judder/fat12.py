@@ -375,8 +375,9 @@ def _walk(opened: _Volume) -> Iterator[_Found]:
         names: dict[str, str] = {}
         for name, is_folder, cluster, size in _entries(directory, at or "the root"):
             path = at + name
-            if (other := names.setdefault(_folded(name), path)) is not path:
+            if other := names.get(_folded(name)):
                 raise Fat12Error(f"{path}: there is {other} beside it")
+            names[_folded(name)] = path
             chain = opened.chain(cluster, path) if cluster or is_folder else []
             if is_folder:
                 size = len(chain) * opened.cluster_bytes

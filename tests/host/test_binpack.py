@@ -191,19 +191,17 @@ def test_damaged_packs(data, reason):
 
 
 PACKED = pack(PACK)
-BODY = PACKED.index(b"\0") + 1
 
 
 @settings(max_examples=150)
 @given(st.integers(0, len(PACKED) - 1), st.integers(1, 255))
 def test_no_flip_gives_other_contents_without_a_word(at, mask):
-    """The format has no checksum over its header: what is flipped in WHEN, HOST, a name or INFO is only text."""
+    """The format has no checksum over its header: what is flipped in WHEN, HOST, a name or INFO is other text.
+
+    And a copy from another place may copy the same.
+    """
     flipped = bytearray(PACKED)
     flipped[at] ^= mask
-    if at >= BODY:
-        with pytest.raises(BinpackError):
-            unpack(bytes(flipped))
-        return
     with suppress(BinpackError):
         assert [part.data for part in unpack(bytes(flipped)).parts] == [part.data for part in PACK.parts]
 
