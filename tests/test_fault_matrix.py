@@ -17,11 +17,11 @@ from zlib import crc32
 import pytest
 from tests.chain import Chain, Figures, chain, server_config
 
-from judder import decode_each, demo
+from judder import decode_each, demo, fat12
 from judder.background import background as on_thread
-from judder.board import RING_BYTES, RING_FILE
+from judder.board import RING_BYTES, RING_FILE, SETTINGS_FILE
 from judder.config import Config
-from judder.emulator import edge_impulse, fat
+from judder.emulator import edge_impulse
 from judder.emulator.clock import VirtualClock
 from judder.emulator.edge_impulse import EdgeImpulse, Mode
 from judder.emulator.flash import PowerLostError, Torn
@@ -175,7 +175,8 @@ def test_a_drive_that_is_wiped_while_windows_wait(tmp_path, row):
             outage(bench, HOUR_S, 3 * HOUR_S)
             bench.run_for(2 * HOUR_S)
             bench.swan.power_off()
-            bench.swan.flash.load(fat.volume({RING_FILE: b"\xff" * RING_BYTES}))  # as an update leaves it
+            last = {RING_FILE: b"\xff" * RING_BYTES}
+            bench.swan.flash.load(fat12.volume({SETTINGS_FILE: b"\n"}, last=last))  # as an update leaves it
             bench.swan.power_on()
             settle(bench)
         figures = row("a wiped drive", whole.figures())

@@ -1,7 +1,9 @@
 """Where the board's files are: in a checkout, or packed into the installed package."""
 
 from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 RING_FILE = "ring.bin"
 RING_BYTES = 256 * 1024
@@ -10,8 +12,13 @@ RING_BYTES = 256 * 1024
 MODEL_FILE = "model.bin"
 """The model that the board scores its windows with (device/node/policy.py)."""
 
+SETTINGS_FILE = "settings.toml"
+
 SLOTS = {"model-a.bin": 32 * 1024, "model-b.bin": 32 * 1024, "code-a.bin": 168 * 1024, "code-b.bin": 168 * 1024}
-"""Updates by file (device/slots.py): made once as the ring is, two for models, two for code."""
+"""Room for updates by file (device/slots.py), made once as the ring is: the one in use, and the next."""
+
+SLOT_FOLDER = "slot"
+"""Where the board mounts the code of an update; CircuitPython wants the folder to be there."""
 
 
 @dataclass(frozen=True)
@@ -32,3 +39,13 @@ def tree() -> Tree:
     if not (found.device / "lib" / "adafruit_lis3dh.py").is_file():
         raise FileNotFoundError(f"no device libraries in {found.device / 'lib'}: run `make setup` in the checkout")
     return found
+
+
+def settings_module(source: Tree | None = None) -> ModuleType:
+    """The firmware's own node/settings.py: its table says which settings there are, and what is allowed."""
+    spec = spec_from_file_location("_board_settings", (source or tree()).device / "node" / "settings.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError("the firmware has no node/settings.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from judder import __version__, cli_account, cli_board, cli_import, cli_model, cli_store
+from judder import __version__, cli_account, cli_board, cli_image, cli_import, cli_model, cli_store
 from judder.cli_store import refuse
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ cli_store.queue_app.command()(cli_account.losses)
 app.add_typer(cli_store.queue_app, name="queue")
 cli_model.model_app.command("import")(cli_import.import_model)
 app.add_typer(cli_model.model_app, name="model")
+app.add_typer(cli_image.image_app, name="image")
 app.command()(cli_store.label)
 app.command()(cli_store.export)
 app.command()(cli_account.devices)

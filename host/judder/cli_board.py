@@ -15,7 +15,7 @@ from judder import deploy as deployment
 from judder import doctor as examination
 from judder import usb
 from judder.board import RING_BYTES, RING_FILE
-from judder.cli_model import read_model, refusals
+from judder.cli_model import model_for_boards
 from judder.cli_store import refuse
 from judder.console import Console, follow
 from judder.deploy import Plan
@@ -49,7 +49,7 @@ def deploy(
     """Install or update the firmware on a board: only what differs, verified, safe against a pulled cable."""
     if model is not None and service:
         refuse("give one of --model and --service")
-    content = None if model is None else _content(model)
+    content = None if model is None else model_for_boards(model)
     try:
         with _board(port, optional=drive is not None) as console:
             where = str(drive) if console is None else console.port
@@ -92,14 +92,6 @@ def _install(target: Drive, model: bytes | None, *, dry_run: bool, any_board: bo
             return lambda written: bar.advance(task, written)
 
         return deployment.deploy(target, on_plan=start, any_board=any_board, model=model)
-
-
-def _content(path: Path) -> bytes:
-    """Of a model that boards can run."""
-    model, _, content = read_model(path)
-    if reasons := refusals(model):
-        refuse(f"{path}: {reasons[0]}")
-    return content
 
 
 def _fail(message: str, *, as_json: bool) -> NoReturn:

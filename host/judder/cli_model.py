@@ -81,7 +81,7 @@ def train(
 
         recorded = _recorded([npz] if npz else [], data, selection)
         options = Options(name, tuple(normal or ()), fft, clusters, standard, flagged)
-        with _progress("features of windows", len(recorded)) as bar:
+        with progress("features of windows", len(recorded)) as bar:
             trained = train(recorded, options, lambda done, total: bar.update(bar.task_ids[0], completed=done))
     save(out, trained.data)
     if as_json:
@@ -110,7 +110,7 @@ def run(
 
         model, _, _ = read_model(file)
         recorded = _recorded(recordings or [], data, selection)
-        with _progress("windows scored", len(recorded)) as bar:
+        with progress("windows scored", len(recorded)) as bar:
             found = runs.run(model, recorded, lambda: bar.advance(bar.task_ids[0]))
     if as_json:
         typer.echo(json.dumps(asdict(found)))
@@ -154,7 +154,7 @@ def drift(
     if as_json:
         typer.echo(json.dumps({"devices": found}))
         return
-    table = _plain_table("device", "reported (UTC)", "scored", "events", "moved most, in standard deviations")
+    table = plain_table("device", "reported (UTC)", "scored", "events", "moved most, in standard deviations")
     for one in found:
         moved = ", ".join(f"{feature['feature']} {feature['deviations']:+.1f}" for feature in one["drift"])
         cells = (one["device"], (one["written_at"] or "-")[:16].replace("T", " "), one["scored"], one["events"], moved)
@@ -226,6 +226,14 @@ def refusals(model: "Model") -> list[str]:
     return [reason for block in model.blocks for reason in refused_by_boards(block)]
 
 
+def model_for_boards(path: Path) -> bytes:
+    """The file of a model that boards can run."""
+    model, _, content = read_model(path)
+    if reasons := refusals(model):
+        refuse(f"{path}: {reasons[0]}")
+    return content
+
+
 def save(path: Path, data: bytes) -> None:
     """The whole file or none: whoever reads it at that moment has the one before."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -237,7 +245,7 @@ def save(path: Path, data: bytes) -> None:
         refuse(f"{path}: {error.strerror}")
 
 
-def _progress(what: str, total: int) -> Progress:
+def progress(what: str, total: int | None = None) -> Progress:
     """On stderr, if somebody looks at it; gone when it is done."""
     log = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -249,7 +257,8 @@ def _progress(what: str, total: int) -> Progress:
 # --- what people see --------------------------------------------------------------------------------------------------
 
 
-def _plain_table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """Without lines; and without columns' names, of names and values."""
     table = Table(*columns, box=None, pad_edge=False, show_header=bool(columns))
     if not columns:
         table.add_column(no_wrap=True)
@@ -259,7 +268,7 @@ def _plain_table(*columns: str) -> Table:
 
 def _tell_training(report: "Report", model: "Model", out: Path) -> None:
     kind = f"{report.clusters} in {report.directions} of {len(model.clusters.features if model.clusters else ())}"
-    table = _plain_table()
+    table = plain_table()
     for name, value in (
         ("model", f"{model.name}, {report.id}, {report.bytes} bytes"),
         ("trained on", f"{report.windows} windows, {report.device_days} days of devices: {_counted(report.labels)}"),
@@ -282,7 +291,7 @@ def _tell_training(report: "Report", model: "Model", out: Path) -> None:
 
 def _tell_scores(report: "Report") -> None:
     quantiles = list(next(iter(report.scores.values())).quantiles)
-    table = _plain_table("scores", "windows", *(f"{percent} %" for percent in quantiles))
+    table = plain_table("scores", "windows", *(f"{percent} %" for percent in quantiles))
     for name, found in report.scores.items():
         table.add_row(plain(name), str(found.windows), *(f"{found.quantiles[percent]:.2f}" for percent in quantiles))
     console.print()
@@ -304,12 +313,12 @@ def _tell_labels(report: "Report") -> None:
     if not report.confusion:
         return
     classes = sorted({name for found in report.confusion.values() for name in found})
-    table = _plain_table("held out, taken for", *(plain(name) or "not known" for name in classes))
+    table = plain_table("held out, taken for", *(plain(name) or "not known" for name in classes))
     for label, found in report.confusion.items():
         table.add_row(plain(label), *(str(found.get(name, 0)) for name in classes))
     console.print()
     console.print(table)
-    table = _plain_table("what tells them apart", "labels", "standard deviations")
+    table = plain_table("what tells them apart", "labels", "standard deviations")
     for one in report.separating:
         table.add_row(one["feature"], plain(" / ".join(one["labels"])), f"{one['deviations']:.1f}")
     console.print()
@@ -317,7 +326,7 @@ def _tell_labels(report: "Report") -> None:
 
 
 def _tell_run(found: "Run", model: "Model") -> None:
-    table = _plain_table("window", "device", "taken (UTC)", "label", "anomaly", "class", "")
+    table = plain_table("window", "device", "taken (UTC)", "label", "anomaly", "class", "")
     for one in found.windows:
         table.add_row(
             one.name,
@@ -337,7 +346,7 @@ def _tell_run(found: "Run", model: "Model") -> None:
         console.print(f"{number} not scored: {reason}", highlight=False, soft_wrap=True)
     if not found.drift:
         return
-    table = _plain_table("moved most since training", "standard deviations", "mean", "in training")
+    table = plain_table("moved most since training", "standard deviations", "mean", "in training")
     for moved in found.drift:
         table.add_row(moved.feature, f"{moved.deviations:+.2f}", f"{moved.mean:.4g}", f"{moved.trained:.4g}")
     console.print()
@@ -377,7 +386,7 @@ def fields_of(model: "Model", name: str, size: int) -> dict[str, Any]:
 def show(fields: Mapping[str, Any], more: Mapping[str, object]) -> None:
     """A model in a table, with `more` lines at its end."""
     full_scale = "" if fields["full_scale_g"] is None else f", +-{fields['full_scale_g']} g"
-    table = _plain_table()
+    table = plain_table()
     for name, value in {
         "model": fields["name"],
         "source": fields["source"],

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, Tree, tree
+from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, SETTINGS_FILE, Tree, tree
 from judder.console import Identity, RemoteError
 from judder.drive import FOLDER, SERVICE_FLAG, Digest, Drive, Progress, Step
 from judder.usb import BoardError
@@ -22,7 +22,6 @@ START_FILE = "main.py"
 BOOT_FILES = ("boot.py", "safemode.py")
 BEFORE_MAIN = ("code.txt", "code.py")  # CircuitPython runs the first of these and main.py (circuitpython:main.c)
 DEFAULT_CODE = Digest.of(b'print("Hello World!")\n')
-SETTINGS = "settings.toml"
 SWAN_BOARD = "swan_r5"
 OLDEST_CIRCUITPYTHON = (9, 0)
 STAGED = ".new"
@@ -103,7 +102,7 @@ def plan(drive: Drive, files: dict[str, bytes]) -> Plan:
     names = drive.names("")
     folders = sorted({str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."})
     staged_names = [path + STAGED for path in [*files, RING_FILE]]
-    wanted = [*files, *staged_names, *BEFORE_MAIN, RING_FILE, SETTINGS, SERVICE_FLAG, *folders]
+    wanted = [*files, *staged_names, *BEFORE_MAIN, RING_FILE, SETTINGS_FILE, SERVICE_FLAG, *folders]
     found = drive.digests(wanted)
     _check_kinds(found, folders)
     changed = {path: data for path, data in files.items() if found[path] != Digest.of(data)}
@@ -167,8 +166,8 @@ def _remarks(found: dict[str, Digest | None]) -> Iterable[str]:
     ring = found[RING_FILE]
     if ring is not None and ring.size != RING_BYTES:
         yield f"{RING_FILE} has {ring.size} bytes and not {RING_BYTES}: left alone, it may hold windows"
-    if found[SETTINGS] is None:
-        yield f"no {SETTINGS} on the board: it runs with the defaults, see settings.example.toml"
+    if found[SETTINGS_FILE] is None:
+        yield f"no {SETTINGS_FILE} on the board: it runs with the defaults, see settings.example.toml"
 
 
 def carry_out(drive: Drive, intended: Plan, progress: Progress = lambda written: None) -> None:

@@ -1,24 +1,43 @@
 """The prepared drive: MicroPython's own FAT finds its files, and the firmware's ring.bin is on it on every runtime."""
 
 import textwrap
+from binascii import crc32
+from pathlib import PurePosixPath
 
 import pytest
 
-from judder.board import RING_BYTES, RING_FILE, Tree, tree
-from judder.emulator import fat
+from judder import fat12
+from judder.board import RING_BYTES, RING_FILE, SETTINGS_FILE, Tree, tree
 from judder.emulator.clock import VirtualClock
 from judder.emulator.flash import BLOCK_BYTES, BLOCKS, BLOCKS_PER_PAGE, ERASE_NS, PAGE_BYTES, PROGRAM_NS, Flash, Torn
 from judder.emulator.i2c import I2CBus
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
 from judder.emulator.swan import Swan, Timing
+from judder.fat12 import Fat12Error
 
-FILES = {"one.txt": b"1", "empty.txt": b"", RING_FILE: bytes(range(256)) * 30, "last.bin": b"x" * 10_000}
+FILES = {
+    "one.txt": b"1",
+    "empty.txt": b"",
+    "lib/a module with a long name.py": b"import this\n" * 100,
+    "LIB.TXT": b"y" * 512,
+    "lib/emptiness/": b"",
+    ".Trashes": b"",
+    "a longer name 1.txt": b"1",
+    "a longer name 2.txt": b"2",
+    "+,;=[] .{}.t x t": b"z" * 513,
+    RING_FILE: bytes(range(256)) * 30,
+    "last.bin": b"x" * 10_000,
+}
 
 
 def with_ring(clock=None):
     flash = Flash(clock)
-    flash.load(fat.volume({RING_FILE: b"\xff" * RING_BYTES}))
+    flash.load(fat12.volume({SETTINGS_FILE: b"\n"}, last={RING_FILE: b"\xff" * RING_BYTES}))
     return flash
+
+
+def find(flash, name):
+    return fat12.locate(b"".join(flash.pages), name)
 
 
 def run(program, flash, folder, name="cpython", clock=None):
@@ -36,52 +55,87 @@ def run(program, flash, folder, name="cpython", clock=None):
         return [line for line in swan.lines if not line.startswith(("boot", "normal mode"))]
 
 
-def test_files_lie_where_find_says():
+def test_files_lie_where_locate_says():
     flash = Flash()
-    flash.load(fat.volume(FILES))
-    for name in (RING_FILE, "last.bin"):
-        block, size = fat.find(flash, name)
+    flash.load(fat12.volume(FILES))
+    for name in (RING_FILE, "last.bin", "lib/a module with a long name.py"):
+        block, size = find(flash, name)
         assert flash.read(block, -(-size // BLOCK_BYTES))[:size] == FILES[name]
-    assert fat.find(flash, "other.bin") is None
-    assert fat.find(Flash(), RING_FILE) is None
+    assert find(flash, "other.bin") is None
     assert flash.steps == 0
 
 
 def test_the_ring_does_not_begin_with_a_page_and_without_boot_sector_it_is_gone():
     flash = with_ring()
-    block, size = fat.find(flash, RING_FILE)
+    block, size = find(flash, RING_FILE)
     assert block % BLOCKS_PER_PAGE
     assert size == RING_BYTES
     flash.pages[0][:] = b"\xff" * PAGE_BYTES
-    assert fat.find(flash, RING_FILE) is None
+    with pytest.raises(Fat12Error):
+        find(flash, RING_FILE)
 
 
-def test_what_is_more_than_the_flash_holds_is_refused():
+def test_an_image_of_another_size_than_the_flash_is_refused():
     with pytest.raises(ValueError, match="not the whole flash"):
-        Flash().load(fat.volume({"a": bytes(BLOCKS * BLOCK_BYTES)}))
+        Flash().load(fat12.volume({}, sectors=BLOCKS // 2))
+
+
+READS = """
+import os, vfs
+from binascii import crc32
+def tell(folder):
+    for name in os.listdir(folder or "/"):
+        path = folder + "/" + name
+        if os.stat(path)[0] & 0x4000:
+            print(path + "/")
+            tell(path)
+        else:
+            with open(path, "rb") as file:
+                content = file.read()
+            print(path, len(content), crc32(content))
+"""
+FROM_FLASH = """
+from flashbdev import bdev
+vfs.mount(vfs.VfsFat(bdev), "/drive")
+tell("/drive")
+"""
+FROM_FILE = """
+class Blocks:
+    def readblocks(self, block, buffer):
+        image.seek(block * 512)
+        image.readinto(buffer)
+    def writeblocks(self, block, buffer):
+        raise OSError(30)
+    def ioctl(self, op, argument):
+        return {4: SECTORS, 5: 512}.get(op, 0)
+image = open("IMAGE", "rb")
+vfs.mount(vfs.VfsFat(Blocks()), "/drive")
+tell("/drive")
+"""
+
+
+def told(files):
+    """What READS prints of a volume with them, in some order."""
+    folders = {parent for path in files for parent in PurePosixPath(path + "x").parents} - {PurePosixPath()}
+    contents = {path: content for path, content in files.items() if not path.endswith("/")}
+    lines = [f"/drive/{path} {len(content)} {crc32(content)}" for path, content in contents.items()]
+    return sorted([*lines, *(f"/drive/{folder}/" for folder in folders), "end"])
 
 
 def test_micropython_s_fat_has_the_same_files(tmp_path):
     flash = Flash()
-    flash.load(fat.volume(FILES))
-    lines = run(
-        """
-        import os, vfs
-        from flashbdev import bdev
-        vfs.mount(vfs.VfsFat(bdev), "/drive")
-        for name in os.listdir("/drive"):
-            with open("/drive/" + name, "rb") as file:
-                print(name.lower(), hash(file.read()))
-        print([hash(content) for content in (b"1", b"", bytes(range(256)) * 30, b"x" * 10000)])
-        """,
-        flash,
-        tmp_path,
-        "micropython",
-    )
-    *found, hashes, _ = lines
-    assert [line.split()[0] for line in found] == list(FILES)
-    assert str([int(line.split()[1]) for line in found]) == hashes
+    flash.load(fat12.volume(FILES))
+    assert sorted(run(READS + FROM_FLASH, flash, tmp_path, "micropython")) == told(FILES)
     assert flash.steps == 0
+
+
+@pytest.mark.parametrize("sectors", [64, 320, 2048])
+def test_micropython_s_fat_mounts_volumes_of_other_sizes_from_a_file(tmp_path, sectors):
+    files = FILES if sectors > 64 else {"one.txt": b"1", "a folder/two.txt": b"2" * 513}
+    image = tmp_path / "image"
+    image.write_bytes(fat12.volume(files, sectors=sectors))
+    program = READS + FROM_FILE.replace("IMAGE", str(image)).replace("SECTORS", str(sectors))
+    assert sorted(run(program, None, tmp_path, "micropython")) == told(files)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
@@ -107,7 +161,7 @@ def test_the_firmware_s_file_is_on_the_flash_behind_cache_and_stalls(tmp_path, n
         clock,
     )
     assert lines == [str(RING_BYTES), "1000 True", "end"]
-    block, _ = fat.find(flash, RING_FILE)
+    block, _ = find(flash, RING_FILE)
     flash.power_up()
     assert flash.read(block + 9, 5) == b"".join(letter * BLOCK_BYTES for letter in (b"\xff", b"a", b"b", b"b", b"\xff"))
     assert clock.now_ns() >= flash.steps // 2 * (ERASE_NS + PROGRAM_NS) > 0

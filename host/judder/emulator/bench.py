@@ -7,6 +7,10 @@ of up to 10 ms at random (judder.emulator.swan.Timing).
 The ring's file is on the board's flash as `judder deploy` leaves it, unless the board lies on a desk: with a `usb` port
 its drive is a folder, and deploy makes ring.bin there. `ring_bytes` 0: a board without it, which keeps windows in RAM.
 
+With `image`, a binpack, the board was made from it: its whole flash is there, it runs what is on its drive (`settings`
+are written there if the image has none), and the Notecard can write another one over it. Raises BinpackError, or
+ValueError for parts outside of the flash. One supply feeds both then (`one_supply`): a cut takes the Notecard along.
+
 The firmware prints a line when it has committed a window and one when the server has acknowledged it. From the first
 the bench takes the truth about that window: which samples the chip gave, when it took them, how many it lost. What
 became of those that a power cut takes is for the server's account to say. A window that the firmware keeps back is true
@@ -25,8 +29,9 @@ from zlib import crc32
 
 import numpy as np
 
-from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, Tree
-from judder.emulator import fat
+from judder import fat12
+from judder.binpack import unpack
+from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, SETTINGS_FILE, Tree
 from judder.emulator.clock import Clock, VirtualClock
 from judder.emulator.flash import Flash
 from judder.emulator.i2c import I2CBus
@@ -34,6 +39,7 @@ from judder.emulator.lis3dh import ADDRESS as LIS3DH_ADDRESS
 from judder.emulator.lis3dh import LIS3DH, Source
 from judder.emulator.notecard import ADDRESS as NOTECARD_ADDRESS
 from judder.emulator.notecard import Notecard, NotecardI2C, Sender
+from judder.emulator.program import Program
 from judder.emulator.runtime import Runtime
 from judder.emulator.swan import BOARD, Swan, Timing
 from judder.emulator.usb import UsbPort
@@ -86,8 +92,11 @@ class Bench:
         clock: Clock | None = None,
         board: str = BOARD,
         ring_bytes: int = RING_BYTES,
+        image: bytes | None = None,
         on_line: Callable[[str, str], None] = lambda device, line: None,
     ) -> None:
+        if image is not None and (firmware or usb or drive):
+            raise ValueError("a board made from an image runs what is in it: give no firmware, usb or drive")
         drawn = random.Random(seed)
         self.device = f"dev:8644750{seed % 10**8:08d}"
         self.clock = clock or VirtualClock()
@@ -100,6 +109,7 @@ class Bench:
         self.bus.attach(LIS3DH_ADDRESS, self.lis3dh)
         self.bus.attach(NOTECARD_ADDRESS, NotecardI2C(self.notecard))
         crystal_ppm = drawn.uniform(-CRYSTAL_PPM, CRYSTAL_PPM)
+        program = None if image is None else _program(self.clock, image, seed)
         self.swan = Swan(
             self.clock,
             self.bus,
@@ -111,9 +121,15 @@ class Bench:
             runtime=runtime,
             usb=usb,
             drive=drive,
-            flash=None if usb is not None else _flash(self.clock, ring_bytes, seed),
+            flash=None if usb is not None or program is not None else _flash(self.clock, ring_bytes, seed),
+            program=program,
+            agenda=None if program is None else self.notecard.agenda,
             board=board,
         )
+        if program is not None:
+            self.notecard.outboard.wire(self.swan, program)
+        self.one_supply = program is not None
+        """Whether a cut takes the Notecard along."""
         self.captured: dict[Key, Truth] = {}
         self.acknowledged: set[Key] = set()
         self.given_up: dict[Key, str] = {}
@@ -176,6 +192,8 @@ class Bench:
             else:
                 self.power_failures += 1
                 self.clock.sleep(OFF_NS)
+                if self.one_supply:
+                    self.notecard.brown_out()
                 self.swan.power_on()
 
     def _see(self, line: str) -> None:
@@ -228,10 +246,18 @@ class Bench:
 
 
 def _flash(clock: Clock, ring_bytes: int, seed: int) -> Flash:
-    """The drive with a new ring on it, as `judder deploy` leaves it."""
+    """The drive with a new ring on it, as `judder deploy` leaves it: it does not begin with a page."""
     flash = Flash(clock, seed=seed)
-    flash.load(fat.volume({RING_FILE: b"\xff" * ring_bytes} if ring_bytes else {}))
+    last = {RING_FILE: b"\xff" * ring_bytes} if ring_bytes else {}
+    flash.load(fat12.volume({SETTINGS_FILE: b"\n"}, last=last))
     return flash
+
+
+def _program(clock: Clock, image: bytes, seed: int) -> Program:
+    """The whole flash with an image in it."""
+    program = Program(Flash(clock, seed=seed), clock, seed=seed)
+    program.load(unpack(image).parts)
+    return program
 
 
 def _right_justified(left_justified: bytes) -> bytes:

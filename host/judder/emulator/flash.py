@@ -33,7 +33,6 @@ PROGRAM_NS = PAGE_BYTES // 8 * 81_690
 STEPS_KEPT = 10_000
 FLUSH_AFTER_NS = 1000 * 10**9 // 1024
 
-_HALF = PAGE_BYTES // 2
 _ERASED = b"\xff" * PAGE_BYTES
 
 
@@ -50,27 +49,65 @@ class PowerLostError(Exception):
     """The power went in the midst of something; whatever was in RAM is gone."""
 
 
-class Flash:
-    """The drive's blocks behind the cache. Each erase and each program is a step; at step `cut_at` the power goes."""
+class Pages:
+    """Flash by the page. Each erase and each program is a step; at step `cut_at` the power goes."""
 
-    def __init__(self, clock: Clock | None = None, *, seed: int = 0) -> None:
-        self._clock = clock or VirtualClock()
+    def __init__(self, pages: list[bytearray], clock: Clock, seed: int) -> None:
+        self._clock = clock
         self._random = random.Random(seed)
-        self.pages = [bytearray(_ERASED) for _ in range(PAGES)]
-        """What the flash holds, without the cache."""
-        self.erases = [0] * PAGES
+        self.pages = pages
+        """What the flash holds, without a cache."""
+        self.erases = [0] * len(pages)
         self.steps = 0
         self.step_ns: deque[int] = deque(maxlen=STEPS_KEPT)
         """When the last steps began."""
         self.cut_at: int | None = None
         self.torn = Torn.erased
+
+    def erase(self, page: int) -> None:
+        """Raises PowerLostError."""
+        self.erases[page] += 1
+        self._step(page, _ERASED)
+
+    def program(self, page: int, data: bytes) -> None:
+        """Raises PowerLostError."""
+        self._step(page, data)
+
+    def _step(self, page: int, data: bytes) -> None:
+        if self._is_cut():
+            self.pages[page][:] = self._remains(bytes(self.pages[page]), data)
+            raise PowerLostError(f"at step {self.steps}, page {page} is {self.torn}")
+        self.pages[page][:] = data
+
+    def _is_cut(self) -> bool:
+        """Count a step; True when the power goes in it."""
+        self.steps += 1
+        self.step_ns.append(self._clock.now_ns())
+        return self.steps == self.cut_at
+
+    def _remains(self, before: bytes, data: bytes) -> bytes:
+        half = len(data) // 2
+        return {
+            Torn.untouched: before,
+            Torn.erased: b"\xff" * len(data),
+            Torn.partial: data[:half] + before[half:],
+            Torn.garbage: data[:half] + self._random.randbytes(half),
+        }[self.torn]
+
+
+class Flash(Pages):
+    """The drive's blocks behind the cache."""
+
+    def __init__(self, clock: Clock | None = None, *, seed: int = 0) -> None:
+        super().__init__([bytearray(_ERASED) for _ in range(PAGES)], clock or VirtualClock(), seed)
         self.power_up()
 
     def load(self, image: bytes) -> None:
         """Make it hold all of `image` without a step, as whoever prepared the board has left it."""
         if len(image) != PAGES * PAGE_BYTES:
             raise ValueError(f"{len(image)} bytes are not the whole flash")
-        self.pages = [bytearray(image[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]) for page in range(PAGES)]
+        for number, page in enumerate(self.pages):
+            page[:] = image[number * PAGE_BYTES : (number + 1) * PAGE_BYTES]
         self.power_up()
 
     def power_up(self) -> None:
@@ -129,31 +166,15 @@ class Flash:
         self.flush()
         self._countdown_ns = FLUSH_AFTER_NS
 
-    # --- the part ---------------------------------------------------------------------------------------------------
-
     def _rewrite(self, page: int, data: bytes) -> None:
-        self.erases[page] += 1
-        self._step(page, _ERASED, ERASE_NS)
-        self._step(page, data, PROGRAM_NS)
-
-    def _step(self, page: int, data: bytes, duration_ns: int) -> None:
-        self.steps += 1
-        self.step_ns.append(self._clock.now_ns())
-        if self.steps == self.cut_at:
-            self.pages[page][:] = self._remains(page, data)
+        try:
+            self.erase(page)
+            self._clock.charge(ERASE_NS)
+            self.program(page, data)
+            self._clock.charge(PROGRAM_NS)
+        except PowerLostError:
             self.power_up()
-            raise PowerLostError(f"at step {self.steps}, page {page} is {self.torn}")
-        self._clock.charge(duration_ns)
-        self.pages[page][:] = data
-
-    def _remains(self, page: int, data: bytes) -> bytes:
-        before = bytes(self.pages[page])
-        return {
-            Torn.untouched: before,
-            Torn.erased: _ERASED,
-            Torn.partial: data[:_HALF] + before[_HALF:],
-            Torn.garbage: data[:_HALF] + self._random.randbytes(_HALF),
-        }[self.torn]
+            raise
 
 
 class FlashPort:

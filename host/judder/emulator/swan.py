@@ -8,10 +8,15 @@ With a `usb` port the board is as it lies on a desk: its drive holds what it run
 CircuitPython makes, its console has the REPL, and the drive is writable for the PC until boot.py or the REPL takes it.
 
 With `flash` a real MicroPython finds the drive's blocks in flashbdev.bdev, the name that MicroPython's own ports use,
-and can put its file system on them; os.sync writes the cached page back. If there is a ring.bin on it (`fat.volume`),
+and can put its file system on them; os.sync writes the cached page back. If there is a ring.bin on it (`fat12.volume`),
 that is the one the firmware opens, on every runtime; all other files are in the folder. When a step of the flash takes
 the power, or one of `faults`, which see each request before it is carried out, does so by raising PowerLostError, the
 board is off until it is switched on again.
+
+With `program`, its whole flash, the board runs what is there: nothing while no interpreter boots (`Program.boots`),
+else the files of the drive's FAT, taken into the folder whenever the drive was written from outside; but for ring.bin,
+which stays on the flash. What is no FAT becomes a new drive. There is a console as on a desk, though nobody listens:
+what ends in an error idles. While the board waits, what is on the Notecard's `agenda` happens in time.
 """
 
 import json
@@ -27,7 +32,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -36,13 +41,17 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from judder import fat12
 from judder.board import MODEL_FILE, RING_FILE, Tree, tree
-from judder.emulator import fat
 from judder.emulator.clock import Clock
 from judder.emulator.flash import Flash, FlashPort, PowerLostError
 from judder.emulator.i2c import I2CBus
+from judder.emulator.program import Program
 from judder.emulator.runtime import Runtime, cpython
 from judder.emulator.stream import INTERRUPTED, Handler, Request, Stream, carry_out
 from judder.emulator.usb import UsbPort
+from judder.fat12 import Fat12Error
+
+if TYPE_CHECKING:
+    from judder.emulator.notecard.agenda import Agenda
 
 RTC_HZ = 32768  # the crystal behind time.monotonic_ns (circuitpython:ports/stm/peripherals/rtc.c)
 TICK_HZ = 1024  # time.sleep ends on such a tick (circuitpython:supervisor/shared/tick.c)
@@ -53,6 +62,7 @@ DEFAULT_CODE = 'print("Hello World!")\n'
 VERSION = (10, 3, 1)
 BOARD = "swan_r5"
 RESET_REASON = "UNKNOWN"  # all that the STM port ever tells of a reset
+SILENT_NS = 1_000_000_000  # how long a board that runs nothing stands before somebody looks
 _INPUT_S = 0.05
 
 
@@ -87,7 +97,8 @@ class SwanCrashError(RuntimeError):
 class Swan:
     """The board on `bus`. `settings` is written to its settings.toml; `on_line` sees each line it prints.
 
-    With `usb` it runs what is on its drive (a new one, or the folder `drive`), otherwise `firmware`. `drive_steps`
+    With `usb` it runs what is on its drive (a new one, or the folder `drive`), with `program` what is in its flash, and
+    `settings` are for a drive that has none; otherwise it runs `firmware`. `drive_steps`
     names each step by which it has changed the drive; at step `cut_at` the power goes, in the way `cut` says.
     """
 
@@ -105,6 +116,8 @@ class Swan:
         usb: UsbPort | None = None,
         drive: Path | None = None,
         flash: Flash | None = None,
+        program: Program | None = None,
+        agenda: "Agenda | None" = None,
         board: str = BOARD,
         version: tuple[int, int, int] = VERSION,
     ) -> None:
@@ -119,7 +132,9 @@ class Swan:
         self.heap_bytes: deque[tuple[int, int]] = deque(maxlen=HEAP_READINGS)  # at each collection: before, after
         self._runtime = runtime or cpython()
         self.usb = usb
-        self.flash = flash
+        self.flash = flash if program is None else program.drive
+        self.program = program
+        self._agenda = agenda
         self.drive_steps: list[str] = []
         self.drive_bytes = DRIVE_BYTES
         self.cut_at: int | None = None
@@ -130,7 +145,8 @@ class Swan:
         self.drive = drive or Path(self._temporary.name) / "drive"
         """The folder that stands for CIRCUITPY."""
         self.drive.mkdir(parents=True, exist_ok=True)
-        self._firmware = firmware or (tree() if usb is None else Tree(self.drive, self.drive / "boot.py"))
+        self._runs_drive = usb is not None or program is not None
+        self._firmware = firmware or (Tree(self.drive, self.drive / "boot.py") if self._runs_drive else tree())
         self._errors = Path(self._temporary.name) / "stderr"
         self._start_file = Path(self._temporary.name) / "start.json"  # MicroPython takes no argument above 255 bytes
         self._mounted = Path(self._temporary.name) / "mounted"
@@ -138,8 +154,9 @@ class Swan:
         self._safe_mode = self._safe_mode_next = ""
         self._reset_reason = RESET_REASON
         self._table_is_torn = False
-        self._drive_is_ours = usb is None
+        self._drive_is_ours = not self._runs_drive
         self._autoreload, self._in_repl = True, False
+        self._powered = self._in_bootloader = False
         self._next: Callable[[], None] | None = None  # what the request just answered leads to
         self._child: subprocess.Popen[bytes] | None = None
         self._stream = Stream(-1, -1)
@@ -164,15 +181,23 @@ class Swan:
             ord("K"): self._send,
             ord("I"): self._receive,
             ord("J"): self._encrypt,
-            ord("m"): self._mount,
+            ord("m"): self._mount_volume,
         }
-        if flash is not None:
-            self._ops |= FlashPort(flash).ops
+        if self.flash is not None:
+            self._ops |= FlashPort(self.flash).ops
+        if program is not None:
+            self._mount()
+            if settings is not None and not (self.drive / "settings.toml").exists():
+                self._write_settings(settings)
+            return
         if usb is not None and not (self.drive / "code.py").exists() and not (self.drive / "main.py").exists():
             self._format_drive()
         if settings is not None or not (self.drive / "settings.toml").exists():
-            toml = "".join(f"{name} = {value!r}\n" for name, value in (settings or {}).items())
-            (self.drive / "settings.toml").write_text(toml)
+            self._write_settings(settings or {})
+
+    def _write_settings(self, settings: Mapping[str, str | int]) -> None:
+        toml = "".join(f"{name} = {value!r}\n" for name, value in settings.items())
+        (self.drive / "settings.toml").write_text(toml)
 
     def __enter__(self) -> Self:
         self.power_on()
@@ -193,10 +218,15 @@ class Swan:
 
         `reset_reason` is one of microcontroller.ResetReason's names.
         """
+        self._powered, self._in_bootloader = True, False
+        if self.program is not None and not self.program.boots():
+            return
         if self._table_is_torn:
             self._new_drive()
+        if self.program is not None and self.program.drive_is_new:
+            self._mount()
         self._safe_mode, self._reset_reason = safe_mode, reset_reason
-        self._drive_is_ours = self.usb is None
+        self._drive_is_ours = not self._runs_drive
         self._autoreload, self._in_repl = not safe_mode, False
         if self.flash is not None:
             self.flash.power_up()
@@ -210,7 +240,7 @@ class Swan:
         start = {
             "soft": soft,
             "raw": raw,
-            "console": self.usb is not None,
+            "console": self._runs_drive,
             "safe_mode": self._safe_mode,
             "reset_reason": self._reset_reason,
             "drive": str(self.drive),
@@ -240,13 +270,19 @@ class Swan:
 
     def _ring(self) -> dict[str, str | int] | None:
         """Where on the flash the ring's file is."""
-        found = None if self.flash is None else fat.find(self.flash, RING_FILE)
+        if self.flash is None:
+            return None
+        try:
+            found = fat12.locate(b"".join(self.flash.pages), RING_FILE)
+        except Fat12Error:  # erased or torn: nobody finds a drive there
+            return None
         return None if found is None else {"name": RING_FILE, "first_block": found[0], "bytes": found[1]}
 
     def power_off(self) -> None:
         """Cut the power: whatever the firmware was doing, it is gone."""
-        if self._child is not None:
+        if self._powered:
             self._stop()
+            self._powered = self._in_bootloader = False
             if self.usb is not None:
                 self.usb.unplug()
 
@@ -261,7 +297,24 @@ class Swan:
 
     @property
     def has_power(self) -> bool:
+        """Also while nothing runs: in the ROM's bootloader, or without an interpreter that boots."""
+        return self._powered
+
+    @property
+    def runs(self) -> bool:
+        """Whether an interpreter does."""
         return self._child is not None
+
+    @property
+    def in_bootloader(self) -> bool:
+        """Whether the ROM's bootloader listens."""
+        return self._in_bootloader
+
+    def enter_bootloader(self) -> None:
+        """A reset with BOOT high, on a board that has power."""
+        if self._powered:
+            self._stop()
+            self._in_bootloader = True
 
     def reset(self, safe_mode: str = "", reset_reason: str = RESET_REASON) -> None:
         """Start anew; with `safe_mode` as after CircuitPython's own crash, say HARD_FAULT."""
@@ -279,27 +332,40 @@ class Swan:
             self.step()
 
     def step(self) -> None:
-        """Serve one request of the firmware."""
+        """Serve one request of the firmware, or let a board that runs none stand for a while."""
+        child = self._child
+        try:
+            if child is None:
+                self._wait(SILENT_NS)
+            else:
+                self._answer(child)
+        except PowerLostError:
+            self.power_off()
+
+    def _answer(self, child: "subprocess.Popen[bytes]") -> None:
         request = self._stream.request()
         if request is None:
             raise SwanCrashError(self._last_words())
-        if request.op == ord("T"):
-            self._charge_bus_call()
-        try:
-            for fault in self.faults:
-                fault(request)
-            status, data = carry_out(request, self.bus, self._ops)
-            if self.flash is not None:
-                self.flash.background()
-        except PowerLostError:
-            self.power_off()
-        if not self.has_power:
+        status, data = self._carry_out(request)
+        if self._child is not child:  # the power went, or somebody has reset the board
             return
         if self.usb is not None and self._runs_code(request) and self.usb.interrupted():
             status, data = INTERRUPTED, b""
         self._stream.reply(status, data)
         if self._next is not None:
             self._next()
+
+    def _carry_out(self, request: Request) -> tuple[int, bytes]:
+        if request.op == ord("T"):
+            self._charge_bus_call()
+        if self._agenda is not None:
+            self._agenda.advance()
+        for fault in self.faults:
+            fault(request)
+        served = carry_out(request, self.bus, self._ops)
+        if self.flash is not None:
+            self.flash.background()
+        return served
 
     @staticmethod
     def _runs_code(request: Request) -> bool:
@@ -331,8 +397,18 @@ class Swan:
         now = self._board_ns()
         wake = (int(now * TICK_HZ / 1e9) + ticks) * 1e9 / TICK_HZ
         if wake > now:
-            self.clock.sleep(int((wake - now) / (1 + self.timing.crystal_ppm / 1e6)) + 1)
+            self._wait(int((wake - now) / (1 + self.timing.crystal_ppm / 1e6)) + 1)
         return b""
+
+    def _wait(self, duration_ns: int) -> None:
+        """With an agenda, what is on it happens in time, and may end the waiting along with the interpreter."""
+        if self._agenda is None:
+            self.clock.sleep(duration_ns)
+            return
+        child, until_ns = self._child, self.clock.now_ns() + duration_ns
+        while self._child is child and (now_ns := self.clock.now_ns()) < until_ns:
+            self.clock.sleep(max(0, min(until_ns, self._agenda.due_ns()) - now_ns))
+            self._agenda.advance()
 
     def _collect_garbage(self, request: Request) -> bytes:
         if request.written:  # a MicroPython, which knows its heap
@@ -394,23 +470,41 @@ class Swan:
         self.drive.mkdir()
         self._format_drive()
         if self.flash is not None:
-            self.flash.load(fat.volume({}))
+            self.flash.load(fat12.volume({}))
         self._table_is_torn = False
 
-    def _mount(self, request: Request) -> bytes:
+    def _mount_volume(self, request: Request) -> bytes:
         """The files of a volume that the firmware mounts, of which it has left the image: 1 when there are some."""
-        image = self._mounted.with_suffix(".img").read_bytes()
         try:
-            files = fat12.read(image)
-        except fat12.Fat12Error:
+            files = fat12.read(self._mounted.with_suffix(".img").read_bytes())
+            self._extract(files, self._mounted)
+        except (Fat12Error, OSError):
             return b"\x00"
-        shutil.rmtree(self._mounted, ignore_errors=True)
-        for name, content in files.items():
-            path = self._mounted / name
-            (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
-            if not name.endswith("/"):
-                path.write_bytes(content)
         return b"\x01"
+
+    def _mount(self) -> None:
+        """Take the files from the drive's FAT."""
+        if self.program is None:
+            return
+        try:
+            files = fat12.read(b"".join(self.program.drive.pages))
+            self._extract({name: files[name] for name in files if name != RING_FILE}, self.drive)
+        except (Fat12Error, OSError):
+            self._new_drive()
+        self.program.drive_is_new = False
+
+    @staticmethod
+    def _extract(files: Mapping[str, bytes], folder: Path) -> None:
+        """Raises OSError for names that no folder holds."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, content in files.items():
+            path = folder / name
+            if name.endswith("/"):
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
 
     def _erase_drive(self, request: Request) -> bytes:
         self._new_drive()
@@ -456,7 +550,10 @@ class Swan:
         return b""
 
     def _receive(self, request: Request) -> bytes:
-        return b"" if self.usb is None else self.usb.read(_INPUT_S, request.read_length)
+        if self.usb is None:
+            self._wait(SILENT_NS)
+            return b""
+        return self.usb.read(_INPUT_S, request.read_length)
 
     def _print(self, request: Request) -> bytes:
         if self.usb is not None:

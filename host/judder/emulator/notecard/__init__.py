@@ -2,8 +2,8 @@
 
 `card` is the protocol core without I/O, `i2c` its front on a bus; `line` is one line of the protocol, `requests/` what
 can be asked, by prefix. The rest is what the card keeps or goes through: `binary_store`, `notefiles`, `environment`,
-`link` (its way to Notehub), `attn`, `update`; `twin` is what Notehub holds for it. `faults` and `script` are
-for whoever tests something with it.
+`link` (its way to Notehub), `attn`, `update` (firmware for the host), `outboard` (the card flashes it); `twin` is what
+Notehub holds for it. `faults` and `script` are for whoever tests something with it.
 """
 
 from judder.emulator.notecard.card import Message, Notecard

@@ -39,7 +39,7 @@ class Agenda:
             return
         to_ns = self.now_ns() if to_ns is None else to_ns
         while True:
-            due_ns, happen = min(self._dues(), key=lambda due: due[0])
+            due_ns, happen = min(self._dues(), key=_due_ns)
             if due_ns > to_ns:
                 return
             self._happening_ns = due_ns
@@ -48,6 +48,10 @@ class Agenda:
             finally:
                 self._happening_ns = None
 
+    def due_ns(self) -> int:
+        """When the next thing happens."""
+        return min(map(_due_ns, self._dues()))
+
     def _dues(self) -> tuple[tuple[int, Callable[[], None]], ...]:
         card = self._card
         return (
@@ -55,7 +59,7 @@ class Agenda:
             (self._sync_due_ns(), self._sync),
             (card.attn.due_ns(), self._move_attn),
             (card.update.due_ns(), self._finish_download),
-            (card.outboard.due_ns(card.update), self._flash_host),
+            (card.outboard.due_ns(), self._flash_host),
             (card.link.session_ns(card.queued[0].since_ns) if card.queued else NEVER, self._send_queued),
         )
 
@@ -69,6 +73,8 @@ class Agenda:
         waiting_ns = card.twin.waiting_since_ns
         if waiting_ns is not None and card.link.mode == "continuous" and card.hub.get("sync"):
             due_ns = min(due_ns, card.link.reach_ns(waiting_ns))
+        if card.update.unsent:
+            due_ns = min(due_ns, card.link.reach_ns(card.update.unsent[0].at_ns))
         return due_ns
 
     def _sync(self) -> None:
@@ -90,6 +96,8 @@ class Agenda:
         card.update.offer(card.twin.firmware, now_ns)
         card.twin.host_version = card.host_version
         card.twin.host_status = card.update.status
+        card.twin.phases += [(card.time_s(phase.at_ns), phase.mode, phase.status) for phase in card.update.unsent]
+        card.update.unsent.clear()
         card.twin.waiting_since_ns = None
 
     def _move_attn(self) -> None:
@@ -99,17 +107,17 @@ class Agenda:
     def _finish_download(self) -> None:
         card, now_ns = self._card, self.now_ns()
         network_ns = card.link.network_ns(now_ns)
+        stall_ns = sum(fault.stall_ns() for fault in card.faults)
         if network_ns >= NEVER:
-            card.update.abort()
-        elif network_ns > now_ns:
-            card.update.postpone(network_ns)
+            card.update.abort(now_ns)
+        elif network_ns + stall_ns > now_ns:
+            card.update.postpone(network_ns + stall_ns)
         else:
             card.update.finish(now_ns)
             card.trace("download", file=card.update.firmware.name if card.update.firmware else "")
 
     def _flash_host(self) -> None:
-        self._card.outboard.flash(self._card.update)
-        self._card.trace("outboard", file=self._card.outboard.flashed[-1].name)
+        self._card.outboard.step(self.now_ns())
 
     def _send_queued(self) -> None:
         card = self._card
@@ -119,3 +127,7 @@ class Agenda:
             body: Fields = {"result": response.status, "payload": response.body.decode(errors="replace")}
             note = queued.note or "response"
             card.notefiles.update(queued.file, note, body, b"", card.time_s(self.now_ns()))
+
+
+def _due_ns(due: tuple[int, Callable[[], None]]) -> int:
+    return due[0]

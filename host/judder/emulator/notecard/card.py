@@ -25,8 +25,9 @@ from judder.emulator.notecard.fault import Fault
 from judder.emulator.notecard.line import ECHO_DIGITS, OBJECT_LIMIT, CardError, Fields, Request, parse, seal
 from judder.emulator.notecard.link import CONNECT_NS, NEVER, Link, Sender, WebRequest, WebResponse
 from judder.emulator.notecard.notefiles import Notefiles
+from judder.emulator.notecard.outboard import Outboard
 from judder.emulator.notecard.twin import Twin
-from judder.emulator.notecard.update import Outboard, Update
+from judder.emulator.notecard.update import Update
 from judder.emulator.notecard.vocabulary import entry
 from judder.emulator.trace import Trace, silent
 
@@ -114,7 +115,7 @@ class Notecard:
         self.twin.environment = dict(environment or {})
         self.attn = Attn()
         self.update = Update()
-        self.outboard = Outboard()
+        self.outboard = Outboard(self)
         self.mode_before_dfu = "periodic"
         self.host_version: object = None
         self.signals: deque[Fields] = deque()
@@ -205,6 +206,8 @@ class Notecard:
         self.attn = Attn(off=self.attn.off)
         self._power_up()
         self.trace("restart")
+        self.update.restart(self.agenda.now_ns())
+        self.outboard.restart(self.agenda.now_ns())
 
     def restore(self, *, settings: bool, at_notehub: bool) -> None:
         """Back to an empty file system; with `settings` also to factory settings; restarts."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Fault:
-    """Something that can go wrong, in one of seven places; as it stands nothing does."""
+    """Something that can go wrong, in one of ten places; as it stands nothing does."""
 
     def hears(self, data: bytes) -> bytes:
         """Bytes from the host, as they reach the card."""
@@ -39,3 +39,15 @@ class Fault:
     def replies(self, request: Request, lines: list[bytes]) -> list[bytes]:
         """The lines that reach the host for a request: the reply is the last, any before it come at once."""
         return lines
+
+    def stall_ns(self) -> int:
+        """How much longer a download takes that has come to its end."""
+        return 0
+
+    def refuses_erase(self) -> bool:
+        """True: the host's bootloader does not erase its flash."""
+        return False
+
+    def page(self, data: bytes) -> bytes:
+        """A page of an outboard update as it reaches the host's flash."""
+        return data

@@ -205,6 +205,32 @@ class DroppedByte(Occasional):
         return data[:middle] + data[middle + 1 :]
 
 
+@dataclass
+class StalledDownload(Occasional):
+    """A firmware download stops for `seconds`."""
+
+    seconds: float = 600.0
+
+    def stall_ns(self) -> int:
+        return round(self.seconds * 1e9) if self.strikes() else 0
+
+
+@dataclass
+class EraseTimeout(Occasional):
+    """The host's bootloader does not answer the command to erase its flash (reported at discuss.blues.com/t/3376)."""
+
+    def refuses_erase(self) -> bool:
+        return self.strikes()
+
+
+@dataclass
+class BadPage(Occasional):
+    """A page of an outboard update reaches the host's flash with one wrong bit."""
+
+    def page(self, data: bytes) -> bytes:
+        return bytes([data[0] ^ 1]) + data[1:] if self.strikes() else data
+
+
 @dataclass(frozen=True)
 class Kind:
     """A fault that can be had by name: what makes one, each how many-th time it strikes by default, what it means."""
@@ -228,6 +254,7 @@ KINDS = {
     "lost-answer": Kind(LostAnswer, 5, "the server's answer never reaches the Notecard"),
     "disconnected": Kind(Disconnected, 5, "the session breaks during a web.post, for 30 s"),
     "brown-out": Kind(BrownOut, 5, "the Notecard's power fails when a web.post arrives"),
+    "stalled-download": Kind(StalledDownload, 2, "a firmware download stops for ten minutes"),
     "html200": Kind(tunnel_page, 5, "a tunnel answers 200 with a web page of its own"),
     "server401": Kind(partial(AnsweredInstead, 401), 5, "somebody answers 401: wrong token"),
     "server404": Kind(partial(AnsweredInstead, 404), 5, "somebody answers 404: no such route"),

@@ -71,6 +71,7 @@ class Twin:
         self.events: deque[Event] = deque(maxlen=EVENTS)
         self.host_version: object = None  # as the card reported it last
         self.host_status = ""  # of the last update, as the host put it
+        self.phases: list[tuple[int, str, str]] = []  # of updates: UTC in seconds, dfu.status' mode and its text
         self.waiting_since_ns: int | None = None  # since when there is something the card has not heard of
 
     def set_environment(self, variables: dict[str, str | None]) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from judder.emulator.notecard.line import CardError, Fields, decode_payload
 from judder.emulator.notecard.link import NEVER
+from judder.emulator.notecard.requests.dfu import refuse_while_updating
 from judder.emulator.notecard.vocabulary import answers
 
 if TYPE_CHECKING:
@@ -45,29 +46,43 @@ def _status(card: "Notecard", fields: Fields) -> Fields:
 
 @answers("card.restart")
 def _restart(card: "Notecard", fields: Fields) -> Fields:
+    refuse_while_updating(card)
     card.restart()
     return {}
 
 
 @answers("card.restore", {"delete": bool, "connected": bool})
 def _restore(card: "Notecard", fields: Fields) -> Fields:
+    refuse_while_updating(card)
     card.restore(settings=fields.get("delete", False), at_notehub=fields.get("connected", False))
     return {}
 
 
 @answers(
     "card.dfu",
-    {"name": DFU_NAMES, "mode": str, "on": bool, "off": bool, "seconds": int, "stop": bool, "start": bool},
+    {
+        "name": DFU_NAMES,
+        "mode": ("aux", "altdfu"),
+        "on": bool,
+        "off": bool,
+        "seconds": int,
+        "stop": bool,
+        "start": bool,
+    },
     exclusive=[("on", "off"), ("start", "stop")],
 )
 def _dfu(card: "Notecard", fields: Fields) -> Fields:
     outboard = card.outboard
+    refuse_while_updating(card)
     outboard.name = fields.get("name", outboard.name)
+    outboard.mode = fields.get("mode", outboard.mode)
     if fields.get("on"):
         outboard.allowed_from_ns = card.heard_ns
     elif fields.get("off"):
         pause_s = fields.get("seconds", 0)
         outboard.allowed_from_ns = card.heard_ns + pause_s * 1_000_000_000 if pause_s > 0 else NEVER
+    if fields.get("start") or fields.get("stop"):
+        outboard.resets_host = not fields.get("stop")
     return {"name": outboard.name}
 
 

@@ -32,6 +32,8 @@ def _status(card: "Notecard", fields: Fields) -> Fields:
     update = card.update
     if fields.get("name") == "card":
         return {"mode": "idle", "status": IDLE, "on": True}
+    if any(fields.get(name) for name in ("on", "off", "stop")):
+        refuse_while_updating(card)
     if fields.get("on") or fields.get("off"):
         update.enabled = not fields.get("off")
         update.offer(card.twin.firmware, card.heard_ns)
@@ -39,7 +41,7 @@ def _status(card: "Notecard", fields: Fields) -> Fields:
         card.host_version = fields["version"]
         card.link.want_sync(card.heard_ns)
     if fields.get("stop"):
-        update.stop(fields.get("status", ""), fields.get("err", ""))
+        update.stop(fields.get("status", ""), fields.get("err", ""), card.heard_ns)
         card.link.want_sync(card.heard_ns)
     return update.state(card.heard_ns)
 
@@ -47,6 +49,7 @@ def _status(card: "Notecard", fields: Fields) -> Fields:
 @answers("dfu.get", {"offset": int, "length": int, "binary": bool})
 def _get(card: "Notecard", fields: Fields) -> Fields:
     update = card.update
+    refuse_while_updating(card)
     if update.mode != "ready" or update.firmware is None:
         raise CardError("no firmware is ready {dfu-not-ready}")
     if card.link.mode != "dfu":
@@ -62,3 +65,9 @@ def _get(card: "Notecard", fields: Fields) -> Fields:
         return {"payload": base64.b64encode(chunk).decode(), "status": md5(chunk)}
     card.store.fill(chunk)
     return {"length": len(chunk), "cobs": cobs_length(chunk), "status": md5(chunk)}
+
+
+def refuse_while_updating(card: "Notecard") -> None:
+    """Raises CardError while the card writes the host's flash."""
+    if card.update.mode == "updating":
+        raise CardError("the host's firmware is being updated {dfu-in-progress}")
