@@ -29,8 +29,7 @@ SECTOR_BYTES = 512
 PIECE_BYTES = 1024
 VERSION_BYTES = 44
 MAGIC = b"VS\xc1\x7f"
-HEADER = "<4sBBBBIIIIII44s"
-# magic, kind, state, tries, whether the outcome was told; generation, base, length, checksum, offer, done; version
+HEADER = "<4sBBBxIIIIII44s"  # magic, kind, state, tries; generation, base, length, checksum, offer, done; version
 
 running = {MODEL: None, CODE: None}  # the slots in use
 _open_files = {}
@@ -49,7 +48,7 @@ class Slot:
             _open_files[name] = open(name, "r+b")  # noqa: SIM115  # for good
         self._file = _open_files[name]
         self.capacity = self._file.seek(0, 2) - CONTENT_AT - GUARD_BYTES
-        self.kind = self.state = self.tries = self.told = 0
+        self.kind = self.state = self.tries = 0
         self.generation = self.base = self.length = self.checksum = self.offer = self.done = 0
         self.version = ""
         header = self._read(HEADER_AT, SECTOR_BYTES)
@@ -57,9 +56,9 @@ class Slot:
         known = header[:4] == MAGIC and header[size : size + 4] == struct.pack("<I", crc32(header[:size]))
         if known:
             fields = struct.unpack(HEADER, header[:size])
-            self.kind, self.state, self.tries, self.told = fields[1:5]
-            self.generation, self.base, self.length, self.checksum, self.offer, self.done = fields[5:11]
-            self.version = fields[11].rstrip(b"\0").decode()
+            self.kind, self.state, self.tries = fields[1:4]
+            self.generation, self.base, self.length, self.checksum, self.offer, self.done = fields[4:10]
+            self.version = fields[10].rstrip(b"\0").decode()
 
     def keep(self):
         """Write the header, and wait until it is written."""
@@ -69,7 +68,6 @@ class Slot:
             self.kind,
             self.state,
             self.tries,
-            self.told,
             self.generation,
             self.base,
             self.length,
@@ -109,9 +107,9 @@ class Slot:
             self.keep()
         running[self.kind] = self
 
-    def end(self, state, told=False):
-        """It is PROVEN or FAILED, and Notehub has been told so or not."""
-        self.state, self.told = state, told
+    def end(self, state):
+        """It is PROVEN or FAILED."""
+        self.state = state
         self.keep()
 
     def _read(self, at, size):
@@ -260,16 +258,9 @@ def restart():
     reset()
 
 
-def untold():
-    """Slots of whose outcome Notehub does not know yet."""
-    return [slot for kind in NAMES for slot in slots(kind) if slot.state == FAILED and not slot.told] + [
-        slot for slot in running.values() if slot is not None and slot.state == TRIAL
-    ]
-
-
 def let_go():
     """Have this module take no memory, on a board that has no use for it now."""
-    if not any(running.values()) and not untold():
+    if not any(running.values()):
         del sys.modules["slots"]
 
 

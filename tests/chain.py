@@ -15,7 +15,13 @@ from judder.emulator.machine import Machine
 from judder.emulator.notehub import Notehub
 from judder.server import background
 
-SETTINGS = {"SAMPLES": 64, "CAPTURE_EVERY_S": 300, "LABEL": "test", "REPORT_EVERY_S": 3600}
+SETTINGS = {
+    "SAMPLES": 64,
+    "CAPTURE_EVERY_S": 300,
+    "LABEL": "test",
+    "REPORT_EVERY_S": 3600,
+    "LISTEN_EVERY_S": 3600,
+}
 
 
 @dataclass

@@ -10,7 +10,9 @@ from tests.models import drawn
 
 from judder import code
 from judder.board import SLOTS, Tree, tree
+from judder.emulator.notecard import Fault, WebResponse
 from judder.emulator.notecard.twin import Firmware
+from judder.emulator.runtime import MODEL_HEAP_KB, RuntimeMissingError, micropython
 from judder.update import Kind, Update
 
 FAST = {"CAPTURE_EVERY_S": 60, "LISTEN_EVERY_S": 10, "SAMPLES": 128}
@@ -117,7 +119,7 @@ def mute(name, text):
     ],
 )
 def test_code_that_does_not_prove_itself_makes_way_for_the_old(loop, tmp_path, fault, reason):
-    running = with_slots(loop(settings=FAST))
+    running = with_slots(loop(settings=FAST | {"CAPTURE_EVERY_S": 300}))
     with running.bench as bench:
         bench.run(2)
         offer(bench, of_code(tmp_path, fault))
@@ -128,3 +130,71 @@ def test_code_that_does_not_prove_itself_makes_way_for_the_old(loop, tmp_path, f
     assert bench.notecard.update.mode == "error"
     assert bench.notecard.host_version["version"] == "0.1.0"
     assert len(running.said("judder 0.2.0 starts")) <= 3
+
+
+def test_code_on_a_real_micropython_s_fat(loop, tmp_path):
+    try:
+        runtime = micropython(MODEL_HEAP_KB)
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    running = with_slots(loop(settings=FAST, runtime=runtime))
+    with running.bench as bench:
+        bench.run(2)
+        offer(bench, of_code(tmp_path))
+        until(running, "update: 0.2.0 is in use")
+        bench.run(6)
+    running.check_nothing_lost_or_doubled()
+    assert in_order(running)[-1].firmware == "judder 0.2.0"
+    assert not running.said("MemoryError")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda data: b"\x00" * 5000, "it is no update file"),
+        (lambda data: data[:40], "it is no update file"),
+        (lambda data: data[:-1], "11"),
+        (lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "its content does not match its checksum"),
+        (lambda data: Update(Kind.MODEL, "big", bytes(33000)).to_bytes(), "the board's slots (judder deploy"),
+        (lambda data: of_model(data[64:-8] + bytes(8)), "did not prove itself"),
+    ],
+)
+def test_a_file_that_will_not_do_is_refused_with_the_reason_and_the_next_one_is_taken(loop, spoil, reason):
+    running = with_slots(loop(settings=FAST))
+    data, model_id = model(1)
+    with running.bench as bench:
+        bench.run(1)
+        offer(bench, spoil(of_model(data)), "bad.judder")
+        until(running, "update: ")
+        assert reason in running.said("update: ")[0]
+        assert bench.notecard.update.mode == "error"
+        offer(bench, of_model(data), "good.judder")
+        until(running, f"update: {model_id} is in use")
+        bench.run(len(bench.captured) + 1)
+    running.check_nothing_lost_or_doubled()
+
+
+class Down(Fault):
+    """The server is down."""
+
+    def intercept(self, request):
+        return WebResponse(503)
+
+
+def test_what_is_not_ours_is_for_an_outboard_update_and_waits_until_nothing_waits_here(loop):
+    running = loop(settings=FAST | {"CAPTURE_EVERY_S": 120})
+    outboard = running.bench.notecard.outboard
+    with running.bench as bench:
+        bench.run(1)
+        bench.notecard.faults.append(Down())
+        bench.run_for(130)
+        offer(bench, b"x" * 100_000, "v2.binpack")
+        bench.run_for(600)
+        assert bench.notecard.update.mode == "ready"
+        assert not outboard.flashed
+        bench.notecard.faults.clear()
+        until(running, "an outboard update may begin")
+        assert not set(bench.captured) - bench.acknowledged
+        bench.run_for(60)
+        assert [one.name for one in outboard.flashed] == ["v2.binpack"]
+    running.check_nothing_lost_or_doubled()

@@ -4,6 +4,9 @@ import pytest
 from tests.chain import chain
 from tests.test_update import FAST, model, of_model, slots_for
 
+from judder import code
+from judder.emulator.flash import PowerLostError
+from judder.emulator.notecard import ADDRESS as NOTECARD_ADDRESS
 from judder.emulator.notecard.twin import Firmware
 from judder.emulator.swan import PowerCut
 
@@ -36,23 +39,23 @@ class Board:
         del self.lines[:]
         self.bench.notecard.twin.offer(Firmware(f"{self.number}.judder", of_model(data)))
 
-    def settle(self):
-        """Until the board has told that the update is in use; power that goes comes back."""
-        bench, told = self.bench, f"update: {self.model_id} is in use"
+    def settle(self, description=None):
+        """Until Notehub has heard that the update is in use; power that goes comes back."""
+        bench, told = self.bench, f"{self.model_id} is in use"
         until_ns = bench.clock.now_ns() + LIMIT_NS
-        while told not in self.lines:
+        while bench.notecard.update.status != told or self.awaits_cut:
             assert bench.clock.now_ns() < until_ns, self.lines[-20:]
-            bench.swan.run(lambda: told in self.lines or not bench.swan.has_power or bench.clock.now_ns() > until_ns)
-            self.return_power()
-        bench.swan.run(lambda: "stored" in self.lines[-1] or not bench.swan.has_power)
-        self.return_power()
-        assert bench.notecard.host_version["description"] == f"model {self.model_id}"
+            if bench.swan.has_power:
+                bench.swan.step()
+            else:
+                self.cuts += 1
+                bench.clock.sleep(5 * 10**9)
+                bench.swan.power_on()
+        assert bench.notecard.host_version["description"] == (description or f"model {self.model_id}")
 
-    def return_power(self):
-        if not self.bench.swan.has_power:
-            self.cuts += 1
-            self.bench.clock.sleep(5 * 10**9)
-            self.bench.swan.power_on()
+    @property
+    def awaits_cut(self):
+        return self.bench.swan.has_power and len(self.bench.swan.drive_steps) < (self.bench.swan.cut_at or 0)
 
 
 def test_power_cut_at_every_write_of_a_model_update(tmp_path):
@@ -71,5 +74,50 @@ def test_power_cut_at_every_write_of_a_model_update(tmp_path):
                 board.offer()
                 board.settle()
         assert board.cuts == 2 * steps
+        figures = whole.figures()
+    assert figures.unreported == figures.twice == 0
+
+
+def test_power_cut_between_transfers_of_a_model_update(tmp_path):
+    """From the offer to the outcome, at every 19th transfer; every other time the Notecard's power goes, too."""
+    with chain(tmp_path) as whole, Board(whole) as board:
+        bench, seen = board.bench, [0, 0]
+
+        def cut(transfer):
+            seen[0] += transfer.address == NOTECARD_ADDRESS
+            if seen[0] == seen[1] and transfer.address == NOTECARD_ADDRESS:
+                if board.number % 2:
+                    bench.notecard.brown_out()
+                raise PowerLostError
+
+        bench.bus.faults.append(cut)
+        bench.run(2)
+        before = seen[0]
+        board.offer()
+        board.settle()
+        transfers = seen[0] - before
+        assert transfers > 150
+        for number in range(1, transfers, 19):
+            seen[1] = seen[0] + number
+            board.offer()
+            board.settle()
+        assert board.cuts > transfers // 19 - 2
+        figures = whole.figures()
+    assert figures.unreported == figures.twice == 0
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97, 1])
+def test_power_cut_in_a_code_update(tmp_path, share):
+    with chain(tmp_path) as whole, Board(whole) as board:
+        bench = board.bench
+        bench.run(2)
+        data = code.update("0.2.0").to_bytes()
+        steps = 2 * -(-len(data) // 4096) + 4  # pieces and headers, begun, whole, tried, proved
+        bench.swan.cut_at, bench.swan.cut = len(bench.swan.drive_steps) + round(share * steps), PowerCut.midway
+        board.model_id = "0.2.0"
+        bench.notecard.twin.offer(Firmware("1.judder", data))
+        board.settle("no model")
+        assert board.cuts == 1
+        assert bench.notecard.host_version["version"] == "0.2.0"
         figures = whole.figures()
     assert figures.unreported == figures.twice == 0

@@ -41,7 +41,7 @@ RESENT_AT_ONCE = 64  # windows
 RESEND_EVERY_S = 300  # a server that asks in each answer gets no more than that
 TIME_EVERY_S = 3600
 WATCH_SHARE = 4  # the watchdog is renewed in every fourth part of its time
-TRIAL_S = 21600
+TRIAL_S = 7200
 LONGEST_IDLE_US = 10000000
 
 
@@ -578,7 +578,7 @@ class Node:
     def _tell_version(self):
         """Only now that a window has been captured: a board that cannot do that has no working version."""
         said, model = self.manifest.said, self.policy.model
-        said["description"] = "model %s" % (model.id if model is not None else "none")
+        said["description"] = "model %s" % model.id if model is not None else "no model"
         self.uplink.say_version(said)
         print("version %s, %s" % (said["version"], said["description"]))
         self.version_told = True
@@ -588,7 +588,7 @@ class Node:
 
         if not update.is_file(about):
             self.outboard = True
-        elif not len(self.ring) and not self.restart_due:
+        elif not len(self.ring) and not self.restart_due and not update.is_known(self.uplink, about):
             self._hold(PAUSED_S)
             self.update = update.Update(self.uplink, about)
 
@@ -604,8 +604,9 @@ class Node:
         if "slots" in sys.modules:
             from node import update
 
-            update.settle(self.uplink, self.policy.model)
+            update.settle(self.policy.model)
             let_go("update")
+            self.next_listen_us = clock.now_us()
         self.settled = True
 
     def _restart(self):
@@ -616,10 +617,17 @@ class Node:
         slots.restart()
 
     def _end_trial(self):
-        """Code of an update has not brought a frame to the server for so long: if that can go on, start anew."""
+        """Code of an update has not brought a frame to the server for so long: its start counts as a failed one.
+
+        What waits is in flash before the next start, unless there is no room: then no more is captured here anyway.
+        """
         self.trial_until_us = clock.now_us() + TRIAL_S * 1000000
+        if "slots" not in sys.modules or self.settled:
+            return
         self.ring.spill()
-        if "slots" in sys.modules and not self.settled and not self.ring.in_ram():
+        if not self.ring.in_ram() or not self.ring.has_room(len(self.frame)):
+            if self.ring.in_ram():
+                self._keep_boot_note(self.window.sequence)
             sys.modules["slots"].end_try()
 
     def _spill(self):

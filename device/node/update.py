@@ -39,7 +39,7 @@ class Update:
     def __init__(self, uplink, about):
         self._uplink = uplink
         self._length = about["length"]
-        self._offer = crc32(("%s %d" % (about.get("md5") or about.get("crc32"), self._length)).encode()) & 0xFFFFFFFF
+        self._offer = offer_of(about)
         self._slot = None
         self._entries = 0
         self._binary = True
@@ -59,8 +59,7 @@ class Update:
             _finish(slot)
             whole = True
         except UpdateError as error:
-            print("an update will not do: %s" % error)
-            self._uplink.request({"req": "dfu.status", "stop": True, "err": str(error)})
+            _tell(self._uplink, "err", str(error))
         self._uplink.request({"req": "hub.set", "mode": "dfu-completed"})
         self._uplink.request({"req": "hub.set", "mode": "continuous"})
         return whole
@@ -75,7 +74,7 @@ class Update:
             if self._entries < ENTRY_TRIES:
                 raise
             raise UpdateError("the Notecard does not give it out")
-        header = self._get(0, HEADER_LENGTH)
+        header = self._get(0, HEADER_LENGTH) if self._length >= HEADER_LENGTH else bytes(HEADER_LENGTH)
         magic, version, kind, header_length, length, checksum, name, check = struct.unpack(HEADER, header)
         if magic != MAGIC or check != crc32(header[:-4]) & 0xFFFFFFFF:
             raise UpdateError("it is no update file")
@@ -136,22 +135,32 @@ def _finish(slot):
     print("%s is there and will be tried" % slot.version)
 
 
-def settle(uplink, model):
-    """A frame of this start has arrived: tell Notehub what became of updates. `model` is the one in use."""
-    for slot in slots.untold():
-        if slot.state == slots.TRIAL:
-            if slot.kind == slots.MODEL and model is None:
-                continue  # it has been refused meanwhile
-            _tell(uplink, {"status": "%s is in use" % slot.version})
-            slot.end(slots.PROVEN, True)
-        else:
-            _tell(uplink, {"err": "%s did not prove itself, and is not used" % slot.version})
-            slot.end(slots.FAILED, True)
-    slots.let_go()
+def offer_of(about):
+    """What tells one upload from another: of the same file, too, as Notehub gives each a name of its own."""
+    said = "%s %s %d" % (about.get("source"), about.get("md5") or about.get("crc32"), about["length"])
+    return crc32(said.encode()) & 0xFFFFFFFF
 
 
-def _tell(uplink, outcome):
-    outcome["req"] = "dfu.status"
-    outcome["stop"] = True
-    print("update: %s" % (outcome.get("status") or outcome["err"]))
-    uplink.request(outcome)
+def is_known(uplink, about):
+    """Whether what the Notecard has is here already; then it is told what became of it, if that is known yet."""
+    for kind in slots.NAMES:
+        for slot in slots.slots(kind):
+            if slot.offer == offer_of(about) and slot.state in (slots.TRIAL, slots.PROVEN, slots.FAILED):
+                if slot.state == slots.PROVEN:
+                    _tell(uplink, "status", "%s is in use" % slot.version)
+                elif slot.state == slots.FAILED:
+                    _tell(uplink, "err", "%s did not prove itself, and is not used" % slot.version)
+                return True
+    return False
+
+
+def settle(model):
+    """A frame of this start has arrived: what was on trial has proved itself. `model` is the one in use."""
+    for slot in slots.running.values():
+        if slot is not None and slot.state == slots.TRIAL and (slot.kind == slots.CODE or model is not None):
+            slot.end(slots.PROVEN)
+
+
+def _tell(uplink, member, outcome):
+    uplink.request({"req": "dfu.status", "stop": True, member: outcome})
+    print("update: %s" % outcome)

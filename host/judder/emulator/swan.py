@@ -40,7 +40,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
 from judder import fat12
-from judder.board import MODEL_FILE, RING_FILE, Tree, tree
+from judder.board import MODEL_FILE, RING_FILE, SLOTS, Tree, tree
 from judder.emulator.clock import Clock
 from judder.emulator.flash import Flash, FlashPort, PowerLostError
 from judder.emulator.i2c import I2CBus
@@ -249,7 +249,7 @@ class Swan:
             "mounted": str(self._mounted),
             "board": self._board,
             "version": self._version,
-            "packages": str(Path(np.__file__).parents[1]) if (self.drive / MODEL_FILE).is_file() else "",
+            "packages": str(Path(np.__file__).parents[1]) if self._has_model() else "",
         }
         arguments = [str(swan_in), str(swan_out), str(self._firmware.device), str(self._firmware.boot)]
         self._start_file.write_text(json.dumps(start))
@@ -267,6 +267,12 @@ class Swan:
         self._stream = Stream(from_swan, to_swan)
         self._partial_line = ""
         self._next = None
+
+    def _has_model(self) -> bool:
+        """On its drive, or in a slot that an update by file has written to."""
+        slots = [self.drive / name for name in SLOTS if name.startswith("model")]
+        used = [path for path in slots if path.is_file() and path.read_bytes().strip(b"\xff")]
+        return bool(used) or (self.drive / MODEL_FILE).is_file()
 
     def _ring(self) -> dict[str, str | int] | None:
         """Where on the flash the ring's file is."""
