@@ -1,7 +1,10 @@
 """Where the board's files are: in a checkout, or packed into the installed package."""
 
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 RING_FILE = "ring.bin"
 RING_BYTES = 256 * 1024
@@ -29,3 +32,15 @@ def tree() -> Tree:
     if not (found.device / "lib" / "adafruit_lis3dh.py").is_file():
         raise FileNotFoundError(f"no device libraries in {found.device / 'lib'}: run `make setup` in the checkout")
     return found
+
+
+@cache
+def board_settings() -> ModuleType:
+    """The board's own node/settings.py: its TABLE, what it makes of a text (check). Raises FileNotFoundError."""
+    path = tree().device / "node" / "settings.py"
+    spec = spec_from_file_location("judder.board.settings", path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(f"{path} is no module")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
