@@ -435,11 +435,11 @@ def _progress(release: "Release") -> str:
 
 
 def _table(rows: Sequence[Any]) -> Table:
-    table = Table(
-        "device", "serial number", "wave", "phase", "version", "model", "since (UTC)", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("device", "serial number", "wave", "phase", "version", "model", "since (UTC)"):
+        table.add_column(name, no_wrap=name in ("device", "since (UTC)"), overflow="fold")
     for row in rows:
         cells = (row["device"], row["serial_number"], row["wave"], row["phase"], row["version"], row["model"])
-        since = str(row["since"]).replace("T", " ").rstrip("Z")
+        since = str(row["since"])[:16].replace("T", " ")
         table.add_row(*(plain(str(cell)) or "-" for cell in cells), plain(since) or "-")
     return table
