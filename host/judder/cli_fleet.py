@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -49,8 +50,13 @@ def configured() -> "Config":
     return config
 
 
-def ask(work: "Callable[[Notehub], Awaitable[T]]", plan: "list[Call] | None" = None) -> T:
-    """What `work` gives with the project's Notehub; what fails is one line. With `plan`, calls go there instead."""
+def ask(
+    work: "Callable[[Notehub], Awaitable[T]]", plan: "list[Call] | None" = None, *, shows_itself: bool = False
+) -> T:
+    """What `work` gives with the project's Notehub; what fails is one line. With `plan`, calls go there instead.
+
+    `shows_itself`: it has a display of its own, and a terminal has room for one.
+    """
     from judder.fleet import FleetError
     from judder.forwarder import is_trouble
     from judder.notehub import NotehubError, connected
@@ -65,7 +71,7 @@ def ask(work: "Callable[[Notehub], Awaitable[T]]", plan: "list[Call] | None" = N
             return await work(hub)
 
     try:
-        with _waiting("Notehub"):
+        with nullcontext() if shows_itself else _waiting("Notehub"):
             return asyncio.run(asked())
     except (FleetError, ReleaseError) as error:
         refuse(line_of(str(error)))
@@ -146,9 +152,10 @@ def _check_url(url: str, token: str) -> None:
         refuse(f"{url!r} is no URL: give one like https://windows.example.com")
     if parts.path.rstrip("/").endswith("/ingest"):
         refuse(f"{url}: leave /ingest out, boards add it themselves")
-    if not token and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    near = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not (token or near):
         refuse("set JUDDER_INGEST_TOKEN as the server has it: anybody could post to it otherwise")
-    if parts.scheme == "http" and token and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if parts.scheme == "http" and not near:
         typer.echo("judder: over http anybody on the way can read the token: use https", err=True)
 
 
@@ -273,10 +280,12 @@ def status(device: Devices = None, fleet: Fleets = None, tag: Tags = None, as_js
     if as_json:
         typer.echo(json.dumps({"devices": [asdict(one) for one in found]}))
         return
-    table = Table("device", "said (UTC)", "setting", "wanted", "by", "effective", "state", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("device", "said (UTC)", "setting", "wanted", "by", "effective", "state"):
+        table.add_column(column, no_wrap=column == "setting", overflow="fold")
     for one in found:
         name = plain(one.serial_number or one.device)
-        said = (one.said_at or "never").replace("T", " ").rstrip("Z")
+        said = (one.said_at or "never")[:16].replace("T", " ")
         for setting in one.settings or (None,):
             if setting is None:
                 table.add_row(name, said, "-", "-", "-", "-", "nothing is wanted")

@@ -78,7 +78,7 @@ def push(
         )
         return await _go_on(hub, *_placed(planned, data, state), interval_s, no_wait=no_wait, dry_run=dry_run)
 
-    _tell_end(*ask(work, calls), calls, no_wait=no_wait, as_json=as_json)
+    _tell_end(*ask(work, calls, shows_itself=not dry_run), calls, no_wait=no_wait, as_json=as_json)
 
 
 @release_app.command()
@@ -117,7 +117,7 @@ def watch(
     async def work(hub: "Notehub") -> "tuple[Release, Journal]":
         return await _go_on(hub, journal.load(), journal, interval_s, no_wait=no_wait, dry_run=False)
 
-    _tell_end(*ask(work), None, no_wait=no_wait, as_json=as_json)
+    _tell_end(*ask(work, shows_itself=True), None, no_wait=no_wait, as_json=as_json)
 
 
 @release_app.command()
@@ -184,7 +184,7 @@ def rollback(
         )
         return await _go_on(hub, *_placed(planned, data, state), interval_s, no_wait=no_wait, dry_run=dry_run)
 
-    _tell_end(*ask(work, calls), calls, no_wait=no_wait, as_json=as_json)
+    _tell_end(*ask(work, calls, shows_itself=not dry_run), calls, no_wait=no_wait, as_json=as_json)
 
 
 async def _earlier(hub: "Notehub", found: "Release", to: str | None) -> "tuple[Artefact, Path | None, Any]":
@@ -276,7 +276,7 @@ class _Shown:
         if self._lively is not None:
             going_on = [row for row in releases.rows(release) if row["phase"] not in ("done", "not started")]
             table = _table(going_on[:_SHOWN])
-            table.title = f"{_headline(release)}\n{_progress(release)}"
+            table.title = f"{plain(_headline(release))}\n{plain(_progress(release))}"
             self._lively.update(table, refresh=True)
         elif (line := _progress(release)) != self._told:
             typer.echo(f"judder: {line}", err=True)

@@ -103,7 +103,8 @@ class UpdateStatus:
     @classmethod
     def of(cls, members: Members) -> Self:
         current, status = members.get("current") or {}, members.get("status") or {}
-        last = (status.get("updates") or [{}])[-1]
+        updates = sorted(status.get("updates") or (), key=lambda one: str(one.get("datetime") or ""))
+        last = updates[-1] if updates else {}
         return cls(
             str(members["device_uid"]),
             members.get("dfu_in_progress") is True,

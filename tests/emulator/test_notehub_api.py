@@ -16,7 +16,7 @@ from judder.emulator.notecard import Notecard, WebResponse
 from judder.emulator.notehub import Notehub as Hub
 from judder.emulator.notehub_api import Fault, NotehubApi, running
 from judder.emulator.notehub_project import CardDevice, Entry, Project
-from judder.notehub import PROJECT, NotehubError, Scope, UncertainError
+from judder.notehub import PROJECT, NotehubError, Scope, UncertainError, UpdateStatus
 
 ONE, TWO = "dev:864475040000000", "dev:864475040000001"
 FIRST = {"deviceUID": [ONE]}
@@ -435,6 +435,15 @@ def test_partial_answers_lose_devices_and_members():
     assert [bool(one.version) for one in found] == [True, True, True, True]
     assert len(found) == 4
     assert len(ask(api, clock, lambda hub: hub.update_statuses())) == 6
+
+
+def test_the_last_phase_is_the_latest_in_whatever_order_they_come():
+    phases = [{"phase": "updating", "datetime": "2026-05-04T12:01:00Z"}, {"phase": "downloading", "datetime": ""}]
+    for updates in (phases, phases[::-1]):
+        status = UpdateStatus.of({"device_uid": ONE, "status": {"updates": updates}})
+        assert (status.phase, status.since) == ("updating", "2026-05-04T12:01:00Z")
+    for members in ({}, {"status": None, "current": None}, {"status": {"updates": None}}):
+        assert UpdateStatus.of({"device_uid": ONE, **members}) == UpdateStatus(ONE)
 
 
 def test_answers_that_are_not_as_described():

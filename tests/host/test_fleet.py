@@ -364,7 +364,9 @@ def test_status_says_what_is_wanted_and_what_devices_say(fleet):
     assert (one["ODR_HZ"]["wanted"], one["ODR_HZ"]["effective"], one["ODR_HZ"]["scope"]) == ("400", 400, "project")
     assert one["CAPTURE_EVERY_S"]["reason"] == "CAPTURE_EVERY_S = 0; must be a whole number from 1 to 86400"
     shown = judder("env", "status", "--device", ONE).stdout
-    assert "refused: CAPTURE_EVERY_S = 0" in shown
+    assert [line.split()[-1] for line in shown.splitlines() if "ODR_HZ" in line] == ["effective"]
+    assert "CAPTURE_EVERY_S" in shown
+    assert "refused:" in shown
     told("env", "set", "CAPTURE_EVERY_S=60", "--device", ONE)
     assert states(told("env", "status", "--device", ONE))[ONE]["CAPTURE_EVERY_S"] == "not yet"
     assert states(told("env", "status", "--device", TWO))[TWO]["CAPTURE_EVERY_S"] == "refused"

@@ -355,7 +355,7 @@ async def lived(hub, clock, file, path, steps, **options):
             made = await planned(hub, clock, file, **options)
             journal.save(made)
         with journal.alone():
-            await run(made, mortal, journal, now_s=clock.now_s, sleep=clock.sleep)
+            await run(made, mortal, journal, now_s=clock.now_s, sleep=clock.sleep, interval_s=60)
     except Killed:
         return False
     return True
