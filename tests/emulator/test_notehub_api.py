@@ -10,13 +10,18 @@ import aiohttp
 import pytest
 from tests.fleet import START_S, TOKEN, Clock, ask, asked, binpack, model_file, sent, service, simulated
 
+from judder import route as routes
 from judder.background import background
+from judder.config import Config
+from judder.emulator.bench import Bench
 from judder.emulator.clock import VirtualClock
-from judder.emulator.notecard import Notecard, WebResponse
+from judder.emulator.machine import Machine
+from judder.emulator.notecard import Notecard, WebRequest, WebResponse
 from judder.emulator.notehub import Notehub as Hub
 from judder.emulator.notehub_api import Fault, NotehubApi, running
 from judder.emulator.notehub_project import CardDevice, Entry, Project
 from judder.notehub import PROJECT, NotehubError, Scope, UncertainError, UpdateStatus
+from judder.server import background as serving
 
 ONE, TWO = "dev:864475040000000", "dev:864475040000001"
 FIRST = {"deviceUID": [ONE]}
@@ -295,8 +300,6 @@ def test_a_route_leads_cards_with_its_headers():
         proxy = {"alias": "ingest", "url": f"http://127.0.0.1:{port}", "http_headers": headers}
         await hub.create_route({"type": "proxy", "label": "l", "proxy": proxy})
         card = Notecard(VirtualClock(), api.project.hub.send)
-        from judder.emulator.notecard import WebRequest
-
         answer = await asyncio.to_thread(card.send, WebRequest("POST", "ingest", "/ingest", "application/json", b"{}"))
         assert answer == WebResponse(200, b"{}")
         logs = await hub.route_logs((await hub.routes())[0]["uid"])
@@ -550,6 +553,26 @@ def test_a_cards_download_is_called_off():
         assert (await hub.update_status(made.device)).phase == "cancelled"
 
     ask(NotehubApi(project, TOKEN), Clock(), work)
+
+
+def test_a_board_posts_through_a_route_that_was_made_by_the_api(tmp_path):
+    """And only with the token that the route adds."""
+    hub = Hub()
+    with serving(Config(data=tmp_path, port=0, ingest_token="t0")) as server:
+        bench = Bench(Machine.demo(), hub.send, seed=1, settings={"CAPTURE_EVERY_S": 60})
+        project = Project(lambda: bench.clock.utc_ns() / 1e9, hub=hub)
+        project.add(Entry(CardDevice(bench.notecard), "pump-3"))
+        api = NotehubApi(project, TOKEN)
+        for token, change in (("old", False), ("t0", True)):
+            wanted = routes.proxy(server.url, token)
+            ask(api, Clock(), lambda client, wanted=wanted, change=change: routes.bring(client, wanted, change=change))
+            if not change:
+                assert hub.send(WebRequest("POST", "ingest", "/ingest", "application/json", b"{}")).status == 401
+        with bench:
+            bench.run(windows=2)
+        assert sum(server.queue.counts().values()) == 2
+    logs = ask(api, Clock(), lambda client: client.route_logs(next(iter(project.routes))))
+    assert [one["status"] for one in logs[:2]] == ["401", "200"]
 
 
 # --- a foreign client -------------------------------------------------------------------------------------------------
