@@ -117,6 +117,8 @@ def test_a_release_from_push_to_rollback(fleet, file, tmp_path):
     assert "machine-001" in shown
     assert judder("release", "watch").stdout.startswith("firmware 2.0.0: done")
 
+    fleet.faults = [Fault("corrupt", "/firmware/host/", "GET")]
+    assert "another md5" in refused("release", "rollback")
     planned = told("release", "rollback", "--dry-run")["calls"]
     assert [one["method"] for one in planned] == ["POST"]
     back = told("release", "rollback")
@@ -378,13 +380,15 @@ def test_status_says_what_is_wanted_and_what_devices_say(fleet):
 
 def test_status_of_many_takes_few_requests():
     api, clock = service(600)
-    api.project.variables["ODR_HZ"] = "400"
-    api.project.changed()
-    clock.s += 60
+    for odr_hz in ("100", "400"):
+        api.project.variables["ODR_HZ"] = odr_hz
+        api.project.changed()
+        clock.s += 60
+        api.project.collect()
     devices = [Device(uid, "", (), "") for uid in api.project.devices]
     found = ask(api, clock, lambda hub: environment.status(hub, devices))
     assert {one.settings[0].state for one in found} == {"effective"}
-    assert len(api.requests) == 3  # a tree, and two pages of events
+    assert len(api.requests) == 3  # a tree, and two of three pages of events
 
 
 # --- capture ----------------------------------------------------------------------------------------------------------
