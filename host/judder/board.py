@@ -1,6 +1,7 @@
 """Where the board's files are: in a checkout, or packed into the installed package."""
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -41,11 +42,13 @@ def tree() -> Tree:
     return found
 
 
-def settings_module(source: Tree | None = None) -> ModuleType:
-    """The firmware's own node/settings.py: its table says which settings there are, and what is allowed."""
-    spec = spec_from_file_location("_board_settings", (source or tree()).device / "node" / "settings.py")
+@cache
+def board_settings() -> ModuleType:
+    """The board's own node/settings.py: its TABLE, what it makes of a text (check). Raises FileNotFoundError."""
+    path = tree().device / "node" / "settings.py"
+    spec = spec_from_file_location("judder.board.settings", path)
     if spec is None or spec.loader is None:
-        raise FileNotFoundError("the firmware has no node/settings.py")
+        raise FileNotFoundError(f"{path} is no module")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -9,14 +9,26 @@ import json
 import signal
 import sys
 import threading
+import time
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from judder import __version__, cli_account, cli_board, cli_image, cli_import, cli_model, cli_store
+from judder import (
+    __version__,
+    cli_account,
+    cli_board,
+    cli_fleet,
+    cli_image,
+    cli_import,
+    cli_model,
+    cli_release,
+    cli_store,
+)
 from judder.cli_store import refuse
 
 if TYPE_CHECKING:
@@ -38,6 +50,10 @@ app.command()(cli_store.export)
 app.command()(cli_account.devices)
 app.command()(cli_board.deploy)
 app.command()(cli_board.doctor)
+app.add_typer(cli_release.release_app, name="release")
+app.command()(cli_fleet.route)
+app.add_typer(cli_fleet.env_app, name="env")
+app.command()(cli_fleet.capture)
 config_app = typer.Typer(no_args_is_help=True, help="The server's settings.")
 app.add_typer(config_app, name="config")
 emulate_app = typer.Typer(no_args_is_help=True, help="Emulated parts for other programs to talk to.")
@@ -50,6 +66,12 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
     if version:
         typer.echo(__version__)
         raise typer.Exit
+
+
+class Listening(Protocol):
+    """A service that is reached at `url`."""
+
+    url: str
 
 
 class Runtime(StrEnum):
@@ -275,8 +297,33 @@ def emulate_edge_impulse(
     except ValueError as error:
         refuse(str(error))
 
+    _listen(running(service, port=port), port)
+
+
+@emulate_app.command("notehub")
+def emulate_notehub(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 4811,
+    devices: Annotated[int, typer.Option(min=1, max=10000, help="Devices of its fleet `machines`.")] = 10,
+    token: Annotated[str, typer.Option(help="Refuse any other; without it, any will do.")] = "",
+    fail: Annotated[float, typer.Option(min=0, max=100, help="Percentage of devices that fail to update.")] = 0.0,
+) -> None:
+    """A stand-in for Notehub's API on this machine, with a fleet of devices that take updates within a minute."""
+    from judder.emulator.notehub_api import NotehubApi, running
+    from judder.emulator.simulated_device import fleet
+
+    try:
+        project = fleet(time.time, devices, fail_percent=fail)
+    except FileNotFoundError as error:
+        refuse(str(error))
+    typer.echo(f"judder: project {project.uid}", err=True)
+    _listen(running(NotehubApi(project, token), port=port), port)
+
+
+def _listen(running: "AbstractAsyncContextManager[Listening]", port: int) -> None:
+    """Until it is interrupted."""
+
     async def until_interrupted() -> None:
-        async with running(service, port=port):
+        async with running as service:
             typer.echo(f"ready {service.url}")
             await asyncio.Event().wait()
 

@@ -10,7 +10,7 @@ import typer
 
 from judder import image as images
 from judder.binpack import Header
-from judder.board import settings_module
+from judder.board import board_settings
 from judder.cli_model import model_for_boards, plain_table, progress, save
 from judder.cli_store import Json, console, line_of, plain, refuse
 from judder.image import Contents, Image
@@ -134,7 +134,7 @@ def _pinned(name: str, path: Path | None, sha256: str | None) -> bytes | None:
 def _settings(path: Path) -> bytes:
     """The file, about which a board has nothing to complain."""
     data = _read(path)
-    if complaints := settings_module().load(str(path)).complaints:
+    if complaints := board_settings().load(str(path)).complaints:
         more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
         refuse(f"--settings {path}: a board would say: {line_of(complaints[0])}{more}")
     return data

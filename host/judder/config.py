@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from judder.dataset import Project
 from judder.edge_impulse import URL
+from judder.notehub import URL as NOTEHUB_URL
 
 
 class ConfigError(ValueError):
@@ -75,6 +76,9 @@ class Config(BaseSettings):
     edge_impulse_hmac_key: SecretStr = Field(default=SecretStr(""), validation_alias="EDGE_IMPULSE_HMAC_KEY")
     edge_impulse_connections: int = Field(default=8, ge=1, le=64)
     projects: list[ProjectSettings] = Field(default_factory=list)
+    notehub_url: str = Field(default=NOTEHUB_URL, pattern=r"^https?://[^/]+")
+    notehub_token: SecretStr = SecretStr("")
+    notehub_project: str = Field(default="", pattern=r"^[!-~]*$")
 
     @classmethod
     def load(cls, **options: object) -> Self:
@@ -92,6 +96,13 @@ class Config(BaseSettings):
         if data.exists() and not data.is_dir():
             raise ValueError(f"{data} is not a folder")
         return data
+
+    @field_validator("notehub_token")
+    @classmethod
+    def _is_token(cls, token: SecretStr) -> SecretStr:
+        if not re.fullmatch("[!-~]*", token.get_secret_value()):
+            raise ValueError("holds spaces or other characters that no token has: copy it from Notehub again")
+        return token
 
     @field_validator("frame_master_key", "frame_master_key_next")
     @classmethod

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import judder as package  # `judder` is the command, below
 from judder import binpack, fat12
 from judder.binpack import MARKER, Part, pack, unpack
-from judder.board import RING_BYTES, RING_FILE, SLOTS, Tree, settings_module, tree
+from judder.board import RING_BYTES, RING_FILE, SLOTS, Tree, board_settings, tree
 from judder.cli import app
 from judder.deploy import firmware
 from judder.fat12 import Fat12Error
@@ -317,8 +317,8 @@ def test_a_released_interpreter_may_have_the_marker_in_it_and_no_file_of_the_dri
 
 
 def test_settings_are_checked_with_the_firmware_s_own_table():
-    assert settings_module().TABLE[0][0] == "PRODUCT_UID"
-    assert settings_module().Settings("ODR_HZ = 400\n").odr_hz == 400
+    assert board_settings().TABLE[0][0] == "PRODUCT_UID"
+    assert board_settings().read("ODR_HZ = 400\n").odr_hz == 400
 
 
 # --- looking into one -------------------------------------------------------------------------------------------------
