@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from judder.notehub import Notehub
-from judder.release import LEAST_INTERVAL_S
+from judder.rollout import LEAST_INTERVAL_S
 
 REQUEST, ANSWER = "capture.qi", "capture.qo"
 ID_BYTES = 32

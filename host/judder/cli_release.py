@@ -85,13 +85,14 @@ def push(
 def status(release: Id = None, data: Data = DEFAULT_DATA, state: StateFile = None, as_json: Json = False) -> None:
     """Each device: phase, running version and model, since when."""
     from judder import release as releases
+    from judder import rollout
 
     journal = _found(release, data, state)
 
     async def work(hub: "Notehub") -> "Release":
         found = journal.load()
         if found.state is not releases.State.PLANNED:
-            await releases.look(found, hub)
+            await rollout.look(found, hub)
         return found
 
     found = ask(work)
@@ -190,13 +191,14 @@ def rollback(
 async def _earlier(hub: "Notehub", found: "Release", to: str | None) -> "tuple[Artefact, Path | None, Any]":
     """What to go back to, as a file here or one at Notehub. Raises ReleaseError."""
     from judder import release as releases
+    from judder import rollout
     from judder.artefact import ArtefactError, recognise
 
     if to is not None and Path(to).is_file():
         artefact = releases.read(Path(to))
         _check_model(artefact)
         return artefact, Path(to), None
-    firmware = await (releases.previous(found, hub) if to is None else releases.stored(hub, to))
+    firmware = await (rollout.previous(found, hub) if to is None else rollout.stored(hub, to))
     try:
         artefact = recognise(await hub.download(firmware.name), firmware.version or None)
     except ArtefactError as error:
@@ -220,38 +222,39 @@ async def _started(hub: "Notehub", found: "Release") -> "Sequence[Any]":
 async def _cancelled(hub: "Notehub", found: "Release", journal: "Journal", *, dry_run: bool) -> None:
     """Call a release off unless it is over."""
     from judder import release as releases
+    from judder import rollout
 
     if found.is_over:
         return
     if dry_run:
-        await releases.look(found, hub)
-        await releases.call_off(found, hub)
+        await rollout.look(found, hub)
+        await rollout.call_off(found, hub)
         return
     with journal.alone():
         releases.cancel(found)
         journal.save(found)
-        await releases.run(found, hub, journal, now_s=cli_fleet.now_s, sleep=cli_fleet.sleep)
+        await rollout.run(found, hub, journal, now_s=cli_fleet.now_s, sleep=cli_fleet.sleep)
 
 
 async def _go_on(
     hub: "Notehub", release: "Release", journal: "Journal", interval_s: float, *, no_wait: bool, dry_run: bool
 ) -> "tuple[Release, Journal]":
     """Carry a release out, or make its calls to nobody. Raises ReleaseError, NotehubError."""
-    from judder import release as releases
+    from judder import rollout
 
     if dry_run:
-        await releases.rehearse(release, hub)
+        await rollout.rehearse(release, hub)
         return release, journal
     with journal.alone():
         journal.save(release)
         if no_wait:
-            while not release.is_over and await releases.advance(release, hub, journal, cli_fleet.now_s):
+            while not release.is_over and await rollout.advance(release, hub, journal, cli_fleet.now_s):
                 pass
             return release, journal
         log = Console(stderr=True)
         lively = Live(console=log, transient=True, auto_refresh=False) if log.is_terminal else None
         with lively or nullcontext():
-            await releases.run(
+            await rollout.run(
                 release,
                 hub,
                 journal,

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from tests.fleet import ask, asked, binpack, model_file, sent, service, simulated
 
 from judder import release as releases
+from judder import rollout
 from judder.artefact import recognise
 from judder.emulator.notehub_api import Fault
 from judder.emulator.notehub_project import OVER
 from judder.emulator.simulated_device import Fate
 from judder.fleet import FleetError, select
 from judder.notehub import Device, Notehub, NotehubError
-from judder.release import Journal, Release, ReleaseError, State, plan, read, run
+from judder.release import Journal, Release, ReleaseError, State, plan, read
+from judder.rollout import run
 
 ALL = ("machines",)
 
@@ -184,7 +186,7 @@ def test_a_bad_release_stops_names_the_failing_and_is_rolled_back(tmp_path, file
     assert journal.load() == made
 
     before = ask(api, clock, lambda hub: hub.upload("app.binpack", binpack("1.0.0")))
-    firmware = ask(api, clock, lambda hub: releases.previous(made, hub))
+    firmware = ask(api, clock, lambda hub: rollout.previous(made, hub))
     assert firmware == before
     for device in simulated(api).values():
         device.fate = Fate.GOOD
@@ -245,7 +247,7 @@ def test_cancel_calls_off_what_is_to_come(tmp_path, file):
     async def work(hub):
         made = await planned(hub, clock, file, percents=(50, 100))
         while made.state is not State.RUNNING or made.waves[0].started_at_s is None:
-            await releases.advance(made, hub, journal, clock.now_s)
+            await rollout.advance(made, hub, journal, clock.now_s)
         releases.cancel(made)
         journal.save(made)
         made = journal.load()
@@ -292,10 +294,10 @@ def test_going_back_needs_to_know_where_to(tmp_path, file):
     api, clock = service(3)
     made = released(api, clock, file, Journal(tmp_path / "r.json"))
     with pytest.raises(ReleaseError, match=r"no file of version 1\.0\.0; it has 2\.0\.0"):
-        ask(api, clock, lambda hub: releases.previous(made, hub))
+        ask(api, clock, lambda hub: rollout.previous(made, hub))
     next(iter(made.targets.values())).running_before = "0.9"
     with pytest.raises(ReleaseError, match=r"different things before \(0\.9, 1\.0\.0\)"):
-        ask(api, clock, lambda hub: releases.previous(made, hub))
+        ask(api, clock, lambda hub: rollout.previous(made, hub))
 
 
 def test_journals_that_are_none(tmp_path):
@@ -378,7 +380,7 @@ def check(api, made):
 
 
 def test_a_command_killed_at_any_step_can_be_repeated(tmp_path, file, monkeypatch):
-    monkeypatch.setattr(releases, "DEVICES_PER_CALL", 4)
+    monkeypatch.setattr(rollout, "DEVICES_PER_CALL", 4)
     steps, ended = 0, False
     while not ended:
         api, clock = service(12)
@@ -469,9 +471,9 @@ def test_a_device_that_is_left_out_of_an_answer_is_not_started_again_for_that(tm
     async def work(hub):
         made = await planned(hub, clock, file)
         journal = Journal(tmp_path / "r.json")
-        await releases.advance(made, hub, journal, clock.now_s)
+        await rollout.advance(made, hub, journal, clock.now_s)
         with pytest.raises(NotehubError):
-            await releases.advance(made, hub, journal, clock.now_s)
+            await rollout.advance(made, hub, journal, clock.now_s)
         api.faults[1].times = 1
         await run(made, hub, journal, now_s=clock.now_s, sleep=clock.sleep)
         return made
