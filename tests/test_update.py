@@ -78,7 +78,7 @@ def test_a_model_arrives_is_tried_proves_itself_and_is_in_each_window(loop):
     assert models[0] == ""
     assert models[-1] == model_id
     assert bench.notecard.update.mode == "completed"
-    assert bench.notecard.host_version["description"] == f"model {model_id}"
+    assert bench.notecard.host_version["description"].startswith(f"model {model_id}, boot ")
 
 
 def test_code_arrives_is_tried_proves_itself_and_is_in_each_window(loop, tmp_path):

@@ -346,12 +346,11 @@ class Node:
 
     def _hold(self, seconds=None):
         seconds = self._hold_s() if seconds is None else seconds
+        if not seconds:
+            print("an outboard update may begin: no window waits")  # before: it may not come back from the request
         self.uplink.hold_updates(seconds)
         self.held_s = seconds
-        self.next_hold_us = clock.now_us() + seconds * 500000  # half the time
-        if not seconds:
-            self.next_hold_us = clock.now_us() + PAUSED_S * 1000000
-            print("an outboard update may begin: no window waits")
+        self.next_hold_us = clock.now_us() + (seconds or PAUSED_S) * 500000  # half the time
 
     def _hold_updates(self):
         """Before a window exists that an update would wipe out. A Notecard that does not answer cannot update us."""
@@ -578,7 +577,8 @@ class Node:
     def _tell_version(self):
         """Only now that a window has been captured: a board that cannot do that has no working version."""
         said, model = self.manifest.said, self.policy.model
-        said["description"] = "model %s" % model.id if model is not None else "no model"
+        described = "model %s" % model.id if model is not None else "no model"
+        said["description"] = "%s, boot %08x" % (described, self.window.boot)
         self.uplink.say_version(said)
         print("version %s, %s" % (said["version"], said["description"]))
         self.version_told = True

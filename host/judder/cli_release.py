@@ -181,6 +181,7 @@ def rollback(
             project=hub.project,
             timeout_s=timeout_min * 60,
             max_failed=max_failed,
+            again=True,
             now_s=cli_fleet.now_s(),
         )
         return await _go_on(hub, *_placed(planned, data, state), interval_s, no_wait=no_wait, dry_run=dry_run)

@@ -13,8 +13,6 @@ from judder.board import board_settings
 from judder.notehub import PROJECT, Device, Members, Notehub, Scope
 
 NOTEFILE = "settings.qo"
-NEVER_REMOTE = ("PRODUCT_UID", "DEVICE_SN", "FRAME_KEY")
-"""The way to Notehub, the board's name, and a secret: these stay in its settings.toml."""
 DEVICES_IN_QUERY = 100
 MOST_PAGES = 10
 
@@ -64,12 +62,12 @@ def checked(texts: Sequence[str]) -> dict[str, str]:
 
 def row(name: str) -> tuple[str, object, Sequence[object]]:
     """Of the board's table: name, default, what is allowed. Raises SettingError for what cannot be set remotely."""
-    if name in NEVER_REMOTE:
+    if name in board_settings().LOCAL:
         raise SettingError(f"{name} is not set remotely: it belongs into settings.toml on the board")
     for known, default, allowed in board_settings().TABLE:
         if known == name:
             return known, default, allowed
-    names = [one for one, _, _ in board_settings().TABLE if one not in NEVER_REMOTE]
+    names = [one for one, _, _ in board_settings().TABLE if one not in board_settings().LOCAL]
     near = get_close_matches(name.upper(), names, 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
     raise SettingError(f"{name or 'a setting without a name'} is no setting of the firmware; {hint}")
@@ -125,7 +123,7 @@ def _report(device: Device, wanted: Mapping[str, tuple[str, str]], event: Member
     table = {name: (default, allowed) for name, default, allowed in board_settings().TABLE}
     found = []
     for name, (value, scope) in sorted(wanted.items()):
-        if name not in table or name in NEVER_REMOTE:
+        if name not in table or name in board_settings().LOCAL:
             found.append(Setting(name, value, scope, None, "unknown", "no setting that is set remotely"))
             continue
         default, allowed = table[name]

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ FILTERS = (
 Members = Mapping[str, Any]
 Filters = Mapping[str, Sequence[str]]
 Query = Sequence[tuple[str, str]]
+_MODEL = re.compile(r"\bmodel ([0-9a-f]{8})\b")  # as boards describe themselves (device/node/node.py)
+_BOOT = re.compile(r"\bboot ([0-9a-f]{8})\b")
 
 
 class NotehubError(Exception):
@@ -120,7 +123,14 @@ class UpdateStatus:
     @property
     def model(self) -> str:
         """The id of the model it runs, from `model <id>`."""
-        return self.description.removeprefix("model ") if self.description.startswith("model ") else ""
+        found = _MODEL.search(self.description)
+        return found[1] if found else ""
+
+    @property
+    def boot(self) -> str:
+        """Which start of the host that was, from `boot <id>`."""
+        found = _BOOT.search(self.description)
+        return found[1] if found else ""
 
 
 @dataclass(frozen=True)

@@ -46,20 +46,27 @@ class Target:
     """A device of a release. `asked`: its start is under way or made; `started`: it is known to be made.
 
     `..._before`: what was said of it before that. The rest is what was said last; `running` is the model's id for a
-    release of a model, else the firmware's version.
+    release of a model, else the firmware's version; `boot` names the start of the board that has said so.
     """
 
     serial_number: str = ""
     running_before: str = ""
     initiated_before: str = ""
+    boot_before: str = ""
     asked: bool = False
     started: bool = False
     running: str = ""
+    boot: str = ""
     version: str = ""
     model: str = ""
     phase: str = ""
     since: str = ""
     in_progress: bool = False
+
+    @property
+    def is_back(self) -> bool:
+        """Whether it has been updated and has reported since: Notehub goes on showing what a dead board once said."""
+        return self.started and self.phase == "completed" and (self.boot != self.boot_before or not self.boot)
 
 
 @dataclass
@@ -73,7 +80,10 @@ class Wave:
 
 @dataclass
 class Release:
-    """`source` is the file to upload, `firmware` its name at Notehub once it is there. `ending`: why it stops."""
+    """`source` is the file to upload, `firmware` its name at Notehub once it is there. `ending`: why it stops.
+
+    `again`: also to devices that are said to run it, as after a version that may have killed them.
+    """
 
     id: str
     project: str
@@ -88,6 +98,7 @@ class Release:
     targets: dict[str, Target]
     timeout_s: float = TIMEOUT_S
     max_failed: str = MAX_FAILED
+    again: bool = False
     created_at_s: float = 0.0
     state: State = State.PLANNED
     ending: State = State.STOPPED
@@ -107,7 +118,8 @@ class Release:
         return self.model or self.version
 
     def is_done(self, device: str) -> bool:
-        return self.targets[device].running == self.wanted
+        target = self.targets[device]
+        return target.running == self.wanted and (target.is_back or not self.again)
 
     def missing(self, wave: Wave) -> list[str]:
         """Devices of a wave that do not report it."""
@@ -158,6 +170,7 @@ def plan(
     percents: Sequence[float] = (100,),
     timeout_s: float = TIMEOUT_S,
     max_failed: str = MAX_FAILED,
+    again: bool = False,
     now_s: float = 0.0,
 ) -> Release:
     """A release of a file to upload (`source`), or of one that Notehub has. `percents` count from all devices.
@@ -193,6 +206,7 @@ def plan(
         targets={uid: Target(serials[uid]) for wave in waves for uid in wave.devices},
         timeout_s=timeout_s,
         max_failed=max_failed,
+        again=again,
         created_at_s=now_s,
     )
 

@@ -119,7 +119,7 @@ async def look(release: Release, hub: Notehub) -> set[str]:
             continue
         seen.add(status.device)
         if status.version or status.description:
-            target.version, target.model = status.version, status.model
+            target.version, target.model, target.boot = status.version, status.model, status.boot
             target.running = status.model if release.model else status.version
         target.in_progress = status.in_progress
         if target.asked:
@@ -128,6 +128,7 @@ async def look(release: Release, hub: Notehub) -> set[str]:
             target.phase, target.since = status.phase or target.phase, status.since or target.since
         else:
             target.running_before, target.initiated_before = target.running, status.initiated
+            target.boot_before = target.boot
     return seen
 
 

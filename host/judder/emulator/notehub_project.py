@@ -87,7 +87,7 @@ class CardDevice:
     def withdraw(self) -> None:
         self.card.twin.firmware = None
         if self.card.update.mode == "downloading":
-            self.card.update.abort()
+            self.card.update.abort(self.card.agenda.now_ns())
 
     def running(self) -> Members:
         said = self.card.twin.host_version

@@ -10,6 +10,7 @@ program for 0x08000000 whose vector table is plausible (PM0214: a stack in RAM, 
 What lies behind or between the parts does not matter, as it does not to the part.
 """
 
+import random
 import struct
 from collections.abc import Iterable
 from typing import Protocol
@@ -19,6 +20,7 @@ from judder.emulator.flash import BASE_ADDRESS, PAGE_BYTES, PAGES, Flash, Pages,
 
 PROGRAM_ADDRESS = 0x08000000
 ERASE_ALL_NS = 22_130_000
+VECTORS_BYTES = 1024
 FLASH_BYTES = 2 * PAGES * PAGE_BYTES
 RAM = range(0x20000000, 0x200A0001)  # 640 KB, and the end of it, where a stack begins
 
@@ -126,3 +128,12 @@ def is_plausible(program: bytes) -> bool:
         return False
     stack, entry = struct.unpack_from("<II", program)
     return stack in RAM and entry % 2 == 1 and PROGRAM_ADDRESS < entry < PROGRAM_ADDRESS + len(program)
+
+
+def stand_in(size: int = 64 * 1024) -> bytes:
+    """A file that may pass for an interpreter at 0x08000000; it is none: the emulated board has its own."""
+    vectors = [RAM.stop - 1, PROGRAM_ADDRESS + VECTORS_BYTES + 1]
+    vectors += [PROGRAM_ADDRESS + VECTORS_BYTES + 3] * (VECTORS_BYTES // 4 - len(vectors))
+    code = b"\x00\xbf" + b"\xfe\xe7"  # nop; b . (the handler that a start-up file gives what has none)
+    body = random.Random(size).randbytes(size - VECTORS_BYTES - len(code))
+    return struct.pack(f"<{len(vectors)}I", *vectors) + code + body

@@ -18,7 +18,7 @@ from judder.update import MAGIC, Kind, Update
 
 
 class Fate(StrEnum):
-    """What becomes of updates: good, or the three ways to fail."""
+    """What becomes of updates to what it has not run before: good, or the three ways to fail."""
 
     GOOD = "good"
     SILENT = "silent"
@@ -46,6 +46,7 @@ class SimulatedDevice:
     offered: list[str] = field(default_factory=list)
     effective: dict[str, object] = field(default_factory=dict)
     captures: int = 0
+    _boot: int = 0
     _firmware: Firmware | None = None
     _offered_s: float = 0.0
     _environment: dict[str, str] | None = None
@@ -92,7 +93,12 @@ class SimulatedDevice:
         if self._firmware is not None and self._reports(self._firmware):
             kind, found = _content(self._firmware)
             version, model = (version, found) if kind is Kind.MODEL else (found, model)
-        return {"version": version} | ({"description": f"model {model}"} if model else {})
+            self._boot = len(self.offered)
+        described = f"model {model}" if model else "no model"
+        return {
+            "version": version,
+            "description": f"{described}, boot {crc32(f'{self.uid} {self._boot}'.encode()):08x}",
+        }
 
     def progress(self) -> tuple[str, str]:
         if self._firmware is None:
@@ -100,9 +106,9 @@ class SimulatedDevice:
         elapsed_s = self.now_s() - self._offered_s
         if elapsed_s < self.download_s:
             return "downloading", f"{round(100 * elapsed_s / self.download_s)} %"
-        if self.fate is Fate.ERROR:
+        if self._fate(self._firmware) is Fate.ERROR:
             return "error", "the file could not be downloaded"
-        if elapsed_s < self.download_s + self.restart_s or self.fate is Fate.SILENT:
+        if elapsed_s < self.download_s + self.restart_s or self._fate(self._firmware) is Fate.SILENT:
             return "updating", "the host restarts"
         return "completed", "successful firmware update"
 
@@ -114,9 +120,10 @@ class SimulatedDevice:
     def _reports(self, firmware: Firmware) -> bool:
         """Whether the host reports the new one now."""
         since_s = self.now_s() - self._offered_s - self.download_s - self.restart_s
-        if since_s < 0 or self.fate in (Fate.SILENT, Fate.ERROR):
+        fate = self._fate(firmware)
+        if since_s < 0 or fate in (Fate.SILENT, Fate.ERROR):
             return False
-        if self.fate is Fate.FALLS_BACK:
+        if fate is Fate.FALLS_BACK:
             return since_s < self.falls_back_s
         kind, found = _content(firmware)  # for good: the next update starts from here
         if kind is Kind.MODEL:
@@ -124,6 +131,9 @@ class SimulatedDevice:
         else:
             self.version = found
         return True
+
+    def _fate(self, firmware: Firmware) -> Fate:
+        return Fate.GOOD if _content(firmware)[1] in (self.version, self.model) else self.fate
 
     def _capture(self, request: object) -> None:
         body = {"id": request, "boot": f"{crc32(self.uid.encode()):08x}", "sequence": self.captures}
