@@ -90,9 +90,18 @@ class DefectChoice(StrEnum):
     none = "none"
 
 
+class UpdateChoice(StrEnum):
+    """What the demo's boards may get."""
+
+    good = "good"
+    bad = "bad"
+
+
 @app.command()
 def demo(
-    windows: Annotated[int, typer.Option(min=1, help="Windows from each device.")] = 200,
+    windows: Annotated[
+        int | None, typer.Option(min=1, help="Windows from each device; default 200, with --update 12.")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, max=64, help="Devices, each on a bench of its own.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Draws each part's deviations and every disturbance.")] = 1,
     fault: Annotated[
@@ -111,6 +120,10 @@ def demo(
             "default bearing, from 190 windows on, without --fault, --replay and --runtime."
         ),
     ] = None,
+    update: Annotated[
+        UpdateChoice | None,
+        typer.Option(help="Push a second version of the firmware halfway: a good one, or one that cannot start."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder for the windows; default: a new temporary one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
@@ -119,7 +132,11 @@ def demo(
     from judder.emulator.recording import Recording, RecordingError
     from judder.emulator.runtime import RuntimeMissingError, interpreter_of
 
-    developed = _defect(defect, windows * devices, usual=not (fault or replay) and runtime is Runtime.cpython)
+    if update and (fault or defect):
+        refuse("--update goes without --fault and --defect: one thing at a time")
+    windows = windows or (12 if update else 200)
+    usual = not (fault or replay or update) and runtime is Runtime.cpython
+    developed = _defect(defect, windows * devices, usual=usual)
     if developed and replay:
         refuse("--defect goes with the emulated machine: a recording has what it has")
     try:
@@ -128,7 +145,16 @@ def demo(
     except (RecordingError, RuntimeMissingError) as error:
         refuse(str(error))
     ok = show.demo(
-        windows, devices, seed, fault, recording, data, runtime=interpreter, defect=developed, as_json=as_json
+        windows,
+        devices,
+        seed,
+        fault,
+        recording,
+        data,
+        runtime=interpreter,
+        defect=developed,
+        update=update,
+        as_json=as_json,
     )
     raise typer.Exit(0 if ok else 1)
 

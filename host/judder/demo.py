@@ -5,6 +5,7 @@ device. Real and unmodified: the firmware of device/, adafruit_lis3dh, adafruit_
 server, SQLite and the decoder.
 """
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Set
@@ -17,6 +18,7 @@ from zlib import crc32
 import numpy as np
 from pydantic import SecretStr
 
+from judder import overhaul
 from judder.account import Account
 from judder.background import background as on_thread
 from judder.config import Config
@@ -28,6 +30,7 @@ from judder.emulator.machine import Machine, Service
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import Runtime
+from judder.overhaul import Overhaul, Update
 from judder.queue import Queue
 from judder.records import State
 from judder.server import background
@@ -58,6 +61,8 @@ class Options:
     runtime: Runtime | None = None
     defect: Defect | None = None
     """What the machine develops, after a model was trained on its healthy windows."""
+    update: Update | None = None
+    """What the boards get over the Notecard when half of the windows are captured."""
 
 
 @dataclass
@@ -80,6 +85,7 @@ class Report:
     peak_hz_seen: float | None = None
     windows_reported_lost: int = 0  # named as lost by the server's account, or in the unknown tail of a boot
     model: Outcome | None = None
+    update: overhaul.Outcome | None = None
 
 
 @dataclass
@@ -113,10 +119,12 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     with on_thread(lambda: edge_impulse.running(service)), background(_config(options, service)) as server:
         notehub = Notehub({"ingest": server.url})
         salt = sum(server.queue.counts().values())  # other boot ids than those of an earlier run in the same folder
-        benches = [_bench(options, number, notehub, salt, on_line) for number in range(options.devices)]
+        work = Overhaul(options.update, _toml(_settings())) if options.update else None
+        image = work.image if work else None
+        benches = [_bench(options, number, notehub, salt, on_line, image) for number in range(options.devices)]
         service.mode = Mode("status", 503) if options.fault == EDGE_IMPULSE_DOWN else Mode()
         plan = Plan(options.defect, options.windows) if options.defect else None
-        crashes = _run_all(benches, options.windows, plan, server.queue)
+        crashes = _run_all(benches, options.windows, plan, work, server.queue)
         service.mode = Mode()
         _wait_for_delivery(server.queue)
         accounts = server.queue.accounts()
@@ -150,7 +158,19 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     if plan is not None:
         finished.wrong += plan.judge(benches, finished.stored)
         finished.report.model = plan.outcome
+    if work is not None:
+        finished.wrong += work.judge(_last_firmware(finished))
+        finished.report.update = work.outcome
     return finished
+
+
+def _last_firmware(finished: Run) -> list[str]:
+    """What the newest window of each board says that it runs."""
+    found: dict[str, str] = {}
+    for key in finished.truths:
+        if key in finished.stored:
+            found[key[0]] = finished.stored[key].firmware
+    return list(found.values())
 
 
 def _config(options: Options, service: EdgeImpulse) -> Config:
@@ -194,33 +214,53 @@ def _name(key: Key) -> str:
     return f"window {key[1]:08x}:{key[2]} of {key[0]}"
 
 
-def _bench(options: Options, number: int, notehub: Notehub, salt: int, on_line: Callable[[str, str], None]) -> Bench:
+def _settings() -> dict[str, str | int]:
+    return {"CAPTURE_EVERY_S": CAPTURE_EVERY_S, "LABEL": "demo", "SESSION": "emulated"}
+
+
+def _toml(settings: dict[str, str | int]) -> str:
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+
+
+def _bench(
+    options: Options,
+    number: int,
+    notehub: Notehub,
+    salt: int,
+    on_line: Callable[[str, str], None],
+    image: bytes | None,
+) -> Bench:
+    """With an image, its settings are those of all boards."""
     seed = options.seed * 1000 + number
-    settings: dict[str, str | int] = {
-        "CAPTURE_EVERY_S": CAPTURE_EVERY_S,
-        "DEVICE_SN": f"demo-{number + 1}",
-        "LABEL": "demo",
-        "SESSION": "emulated",
-    }
+    settings = _settings() | {"DEVICE_SN": f"demo-{number + 1}"}
     source = options.replay or (Service(seed=seed) if options.defect else Machine.demo())
     bench = Bench(
-        source, notehub.send, seed=seed, salt=salt, settings=settings, on_line=on_line, runtime=options.runtime
+        source,
+        notehub.send,
+        seed=seed,
+        salt=salt,
+        settings=None if image else settings,
+        on_line=on_line,
+        runtime=options.runtime,
+        image=image,
     )
     if options.fault and options.fault != EDGE_IMPULSE_DOWN:
         faults.inject(options.fault, bench, seed)
     return bench
 
 
-def _run_all(benches: list[Bench], windows: int, plan: Plan | None, queue: Queue) -> list[str]:
+def _run_all(benches: list[Bench], windows: int, plan: Plan | None, work: Overhaul | None, queue: Queue) -> list[str]:
     """Each bench on a thread of its own; returns what made one stop early."""
     crashes: list[str] = []
     patience_s = windows * CAPTURE_EVERY_S + PATIENCE_S
 
-    def train() -> None:
+    def turn() -> None:
         if plan is not None:
             plan.train(queue.windows())
+        if work is not None:
+            work.carry_out(benches)
 
-    halfway = Barrier(len(benches), train)
+    halfway = Barrier(len(benches), turn)
 
     def run_one(bench: Bench) -> None:
         try:
@@ -229,6 +269,10 @@ def _run_all(benches: list[Bench], windows: int, plan: Plan | None, queue: Queue
                     bench.run(plan.healthy_windows, give_up_after_s=patience_s)
                     halfway.wait()
                     plan.go_on(bench, CAPTURE_EVERY_S)
+                if work is not None:
+                    bench.run((windows + 1) // 2, give_up_after_s=patience_s)
+                    halfway.wait()
+                    bench.run(len(bench.captured) + 1, give_up_after_s=patience_s)
                 bench.run(windows, give_up_after_s=patience_s)
         except BrokenBarrierError:  # whoever broke it has said why
             pass

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from judder import FrameError, Report, Window, decode_article, decode_frames, plot
+from judder import FrameError, Report, Window, decode_article, decode_frames, overhaul, plot
 from judder import demo as loop
 from judder.cli_store import plain, refuse
 from judder.defect import FACTOR, Defect, Outcome
@@ -24,6 +24,7 @@ from judder.emulator import faults
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import Runtime
 from judder.group_commit import QueueError
+from judder.overhaul import Update
 from judder.queue import FILE, Queue
 
 _HEIGHT = 10  # of a picture, in lines
@@ -44,6 +45,7 @@ def demo(
     *,
     runtime: Runtime,
     defect: Defect | None,
+    update: str | None,
     as_json: bool,
 ) -> bool:
     """Run the demo with a progress display on stderr; returns whether everything was as it should be."""
@@ -58,17 +60,18 @@ def demo(
         Queue(folder).close()  # before there is a progress display, so that a refusal stays one line
     except QueueError as error:
         refuse(str(error))
-    options = loop.Options(folder, windows, devices, seed, fault, replay, runtime, defect)
+    pushed = Update(update) if update else None
+    options = loop.Options(folder, windows, devices, seed, fault, replay, runtime, defect, pushed)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=log
     ) as progress:
         finished = loop.run(options, _Follow(progress, options))
     if as_json:
         fields = asdict(finished.report)
-        if fields["model"] is None:
-            del fields["model"]
-        else:
-            del fields["model"]["watched"]
+        for part in ("model", "update"):
+            if fields[part] is None:
+                del fields[part]
+        fields.get("model", {}).pop("watched", None)
         typer.echo(json.dumps(fields))
     else:
         _tell(options, finished)
@@ -132,6 +135,8 @@ def _tell(options: loop.Options, finished: loop.Run) -> None:
         )
     if report.model is not None:
         lines += _of_model(report.model, finished)
+    if report.update is not None:
+        lines += _of_update(report.update)
     real_vm = options.runtime is not None and options.runtime.name != "cpython"
     vm = f" on MicroPython ({options.runtime.name})" if options.runtime and real_vm else ""
     lines += [
@@ -168,6 +173,22 @@ def _of_model(outcome: Outcome, finished: loop.Run) -> list[str]:
         f"{outcome.false_alarms} of {outcome.healthy} windows before it were events (score above "
         f"{outcome.threshold:.2f}), and {outcome.events} of {outcome.ill} since, {first}; all have arrived as such.",
     ]
+
+
+def _of_update(outcome: overhaul.Outcome) -> list[str]:
+    """How the boards came to what they run."""
+    lines = [
+        "",
+        f"Halfway, {outcome.image_bytes // 1000} kB of version {outcome.version_pushed} were released to the boards "
+        f"of {outcome.version_before} through Notehub, as judder release does, and flashed by their Notecards.",
+    ]
+    if outcome.rolled_back:
+        lines += [
+            f"It cannot start, so no board reported it, and the release stopped: {outcome.reason}.",
+            f"Then {outcome.version_before} was brought back.",
+        ]
+    lines.append(f"After {outcome.took_s / 60:.0f} minutes of theirs the boards' windows say: {outcome.runs}.")
+    return lines
 
 
 def _nominal(finished: loop.Run) -> str:

@@ -188,18 +188,38 @@ def test_a_bad_release_stops_names_the_failing_and_is_rolled_back(tmp_path, file
     before = ask(api, clock, lambda hub: hub.upload("app.binpack", binpack("1.0.0")))
     firmware = ask(api, clock, lambda hub: rollout.previous(made, hub))
     assert firmware == before
-    for device in simulated(api).values():
-        device.fate = Fate.GOOD
 
     async def back(hub):
         started = [Device(uid, "", (), "") for uid in made.asked()]
         artefact = recognise(await hub.download(firmware.name))
-        going = plan(artefact, started, {"deviceUID": made.asked()}, firmware=firmware, timeout_s=600)
+        going = plan(artefact, started, {"deviceUID": made.asked()}, firmware=firmware, timeout_s=600, again=True)
         await run(going, hub, Journal(tmp_path / "back.json"), now_s=clock.now_s, sleep=clock.sleep)
         return going
 
     assert ask(api, clock, back).state is State.DONE
     assert set(running(api).values()) == {"1.0.0"}
+
+
+def test_devices_that_died_are_brought_back_though_notehub_still_shows_what_they_said_before(tmp_path, file):
+    api, clock = service(6, fail_percent=100, fates=[Fate.SILENT])
+    api.project.keep("old.binpack", binpack("1.0.0"), "1.0.0")
+
+    async def work(hub):
+        chosen = await select(hub, (), ("machines",), ())
+        old = tmp_path / "old.binpack"
+        old.write_bytes(binpack("1.0.0"))
+        ends = []
+        for path, again in ((file, False), (old, False), (old, True)):
+            planned = plan(
+                read(path), chosen.devices, chosen.filters, source=path, max_failed="0", again=again, timeout_s=600
+            )
+            journal = Journal(tmp_path / f"{len(ends)}.json")
+            await run(planned, hub, journal, now_s=clock.now_s, sleep=clock.sleep)
+            ends.append((planned.state, len(planned.asked())))
+        return ends
+
+    assert ask(api, clock, work) == [(State.STOPPED, 6), (State.DONE, 0), (State.DONE, 6)]
+    assert [len(device.offered) for device in simulated(api).values()] == [2] * 6
 
 
 @pytest.mark.parametrize(
