@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.host.test_fat12 import complaints, extracted, needs_tools
 from tests.models import drawn, spectral
 from typer.testing import CliRunner
 
@@ -132,6 +133,14 @@ def test_the_drive_has_firmware_manifest_settings_model_and_erased_files(whole, 
     starts = [fat12.locate(drive, name)[0] for name in ERASED]
     assert starts == sorted(starts)
     assert all(fat12.locate(drive, path)[0] < starts[0] for path in listed)
+
+
+@needs_tools
+def test_fsck_has_nothing_to_say_of_the_drive_and_mtools_reads_it(whole, tmp_path):
+    drive = whole.parts[2].data
+    (tmp_path / "image").write_bytes(drive.ljust(1 << 20, b"\xff"))
+    assert complaints(tmp_path / "image") == []
+    assert extracted(tmp_path / "image", tmp_path / "out") == fat12.read(drive)
 
 
 def test_notehub_is_told_the_version_and_where_the_image_comes_from(whole, folder):
