@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from judder import deploy as deployment
 from judder import doctor as examination
 from judder import usb
-from judder.board import RING_BYTES, RING_FILE
+from judder.board import RING_BYTES, RING_FILE, SLOT_FOLDER
 from judder.cli_model import model_for_boards
 from judder.cli_store import refuse
 from judder.console import Console, follow
@@ -88,7 +88,7 @@ def _install(target: Drive, model: bytes | None, *, dry_run: bool, any_board: bo
         def start(found: Plan) -> WrittenBytes | None:
             if dry_run:
                 return None
-            task = bar.add_task("write", total=found.bytes_to_write)
+            task = bar.add_task("write", total=found.bytes_to_write + sum(found.slots.values()))
             return lambda written: bar.advance(task, written)
 
         return deployment.deploy(target, on_plan=start, any_board=any_board, model=model)
@@ -157,6 +157,8 @@ def _as_dict(intended: Plan | None) -> dict[str, object]:
         "removed": intended.removed,
         "renamed": intended.kept,
         "ring_made": intended.makes_ring,
+        "slots_made": list(intended.slots),
+        "slots_dropped": list(intended.dropped),
         "service_mode_ended": intended.leaves_service_mode,
         "remarks": list(intended.remarks),
     }
@@ -180,6 +182,13 @@ def _sentences(intended: Plan | None, would: str) -> Iterator[str]:
         yield f"{RING_FILE} {would}made, {RING_BYTES // 1024} KB"
     if intended.leaves_service_mode:
         yield f"service mode {would}ended"
+    if SLOT_FOLDER in intended.folders:
+        yield f"{SLOT_FOLDER}/ {would}made"
+    if intended.slots:
+        kilobytes = sum(intended.slots.values()) // 1024
+        yield f"{', '.join(intended.slots)} {would}made for updates by file, {kilobytes} KB"
+    if again := [name for name in intended.dropped if name in intended.slots]:
+        yield f"{', '.join(again)} {would}emptied by that: what an update has brought there is for another firmware"
     yield from intended.remarks
 
 

@@ -12,11 +12,14 @@ from judder import image as images
 from judder.binpack import Header
 from judder.board import board_settings
 from judder.cli_model import model_for_boards, plain_table, progress, save
-from judder.cli_store import Json, console, line_of, plain, refuse
+from judder.cli_store import Json, console, line_of, plain, refuse, say
+from judder.code import ENDING
+from judder.code import update as update_of_code
 from judder.image import Contents, Image
 from judder.inspection import FS_ONLY_WARNING, NOTECARDS, Inspection, InspectionError
 from judder.inspection import inspect as look_into
 from judder.program import BOOTLOADER, INTERPRETER
+from judder.update import Update
 
 image_app = typer.Typer(no_args_is_help=True)
 
@@ -87,8 +90,28 @@ def build(
 
 
 @image_app.command()
+def code(
+    version: Annotated[str, typer.Option(help="Of the code, as 2.1.0.")],
+    out: Annotated[Path, typer.Option(help=f"The file to write; its name ends in {ENDING}.")],
+    as_json: Json = False,
+) -> None:
+    """The firmware's code as an update by file: for boards that have the rest, a tenth of an image."""
+    if not out.name.endswith(ENDING):
+        refuse(f"--out {out}: boards know an update by file by the ending {ENDING}: give {out}{ENDING}")
+    try:
+        images.checked_version(version)
+        made = update_of_code(version)
+    except (ValueError, FileNotFoundError) as error:  # ImageError, UpdateError; no libraries
+        refuse(line_of(str(error)))
+    data = made.to_bytes()
+    save(out, data)
+    result: dict[str, object] = {"file": str(out), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    say(result | _header(made), f"{out}: {len(data)} bytes, code of version {version}", as_json=as_json)
+
+
+@image_app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A binpack, or an image of a FAT drive.")],
+    file: Annotated[Path, typer.Argument(help="A binpack, an image of a FAT drive, or an update by file.")],
     as_json: Json = False,
 ) -> None:
     """What is in an image, whoever made it, and all that is wrong with it."""
@@ -180,6 +203,8 @@ def _show(found: Inspection) -> None:
 
 def _facts(found: Inspection) -> dict[str, Any]:
     facts: dict[str, Any] = {}
+    if found.update is not None:
+        return _header(found.update)
     if found.header is not None:
         facts |= {"made": f"{found.header.when:%Y-%m-%d %H:%M:%S} UTC", "host": found.header.host}
     for name, value in (found.info or {}).items():
@@ -190,9 +215,10 @@ def _facts(found: Inspection) -> dict[str, Any]:
 
 
 def _as_dict(found: Inspection) -> dict[str, Any]:
-    header, listed = found.header, found.manifest
+    header, listed, update = found.header, found.manifest, found.update
     return {
-        "kind": "volume" if header is None else "binpack",
+        "kind": "update" if update else "binpack" if header else "volume",
+        **(_header(update) if update else {}),
         "when": header and header.when.isoformat(),
         "host": header and header.host,
         "parts": _loads(header) if header else [],
@@ -202,6 +228,10 @@ def _as_dict(found: Inspection) -> dict[str, Any]:
         "remarks": list(found.remarks),
         "wrong": list(found.wrong),
     }
+
+
+def _header(update: Update) -> dict[str, Any]:
+    return {"update": update.kind.name.lower(), "version": update.version, "content_bytes": len(update.content)}
 
 
 def _loads(header: Header) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ AT_HOME = ("meanings.py", "selftest.py")  # of the base: settings explained, and
 ROOT_ENTRIES = 16
 HEAD_BYTES, GUARD_BYTES = 8192, 3584  # of a slot (device/slots.py)
 SLOT = "code-a.bin"
+ENDING = ".judder"
+"""Of the file's name: by it boards tell it from what their Notecard writes (device/node/update.py)."""
 
 
 def update(version: str, source: Tree | None = None) -> Update:

@@ -61,14 +61,14 @@ class Plan:
 
     def __init__(self, defect: Defect, windows: int) -> None:
         self.defect = defect
-        self.healthy_windows = int(HEALTHY_SHARE * windows)
+        self.windows_before = int(HEALTHY_SHARE * windows)
         """From each device, to train on."""
         self.outcome: Outcome | None = None
         self._data = b""
-        self._rest = windows - self.healthy_windows
+        self._rest = windows - self.windows_before
 
-    def train(self, windows: Iterable[Window]) -> None:
-        """On what the server has stored so far."""
+    def turn(self, benches: Sequence[Bench], windows: Iterable[Window]) -> None:
+        """Train a model on what the server has stored so far."""
         from judder.model.recorded import of_window
         from judder.model.train import Options, train
 

@@ -119,12 +119,12 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
     with on_thread(lambda: edge_impulse.running(service)), background(_config(options, service)) as server:
         notehub = Notehub({"ingest": server.url})
         salt = sum(server.queue.counts().values())  # other boot ids than those of an earlier run in the same folder
-        work = Overhaul(options.update, _toml(_settings())) if options.update else None
+        plan = Plan(options.defect, options.windows) if options.defect else None
+        work = Overhaul(options.update, _toml(_settings()), options.windows // 2) if options.update else None
         image = work.image if work else None
         benches = [_bench(options, number, notehub, salt, on_line, image) for number in range(options.devices)]
         service.mode = Mode("status", 503) if options.fault == EDGE_IMPULSE_DOWN else Mode()
-        plan = Plan(options.defect, options.windows) if options.defect else None
-        crashes = _run_all(benches, options.windows, plan, work, server.queue)
+        crashes = _run_all(benches, options.windows, plan or work, server.queue)
         service.mode = Mode()
         _wait_for_delivery(server.queue)
         accounts = server.queue.accounts()
@@ -249,30 +249,24 @@ def _bench(
     return bench
 
 
-def _run_all(benches: list[Bench], windows: int, plan: Plan | None, work: Overhaul | None, queue: Queue) -> list[str]:
-    """Each bench on a thread of its own; returns what made one stop early."""
+def _run_all(benches: list[Bench], windows: int, half: Plan | Overhaul | None, queue: Queue) -> list[str]:
+    """Each bench on a thread of its own, with what happens halfway; returns what made one stop early."""
     crashes: list[str] = []
     patience_s = windows * CAPTURE_EVERY_S + PATIENCE_S
 
     def turn() -> None:
-        if plan is not None:
-            plan.train(queue.windows())
-        if work is not None:
-            work.carry_out(benches)
+        if half is not None:
+            half.turn(benches, queue.windows())
 
     halfway = Barrier(len(benches), turn)
 
     def run_one(bench: Bench) -> None:
         try:
             with bench:
-                if plan is not None:
-                    bench.run(plan.healthy_windows, give_up_after_s=patience_s)
+                if half is not None:
+                    bench.run(half.windows_before, give_up_after_s=patience_s)
                     halfway.wait()
-                    plan.go_on(bench, CAPTURE_EVERY_S)
-                if work is not None:
-                    bench.run((windows + 1) // 2, give_up_after_s=patience_s)
-                    halfway.wait()
-                    bench.run(len(bench.captured) + 1, give_up_after_s=patience_s)
+                    half.go_on(bench, CAPTURE_EVERY_S)
                 bench.run(windows, give_up_after_s=patience_s)
         except BrokenBarrierError:  # whoever broke it has said why
             pass

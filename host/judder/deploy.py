@@ -2,20 +2,22 @@
 
 What differs is first written beside what is there, under names of its own, and read back. Then main.py goes away, the
 new files take the places of the old ones, and main.py comes last: the board runs the old firmware, or the new one, or
-for the second in between none, in which case a repeated deploy finds the new files and finishes. The board's own
-settings.toml is never touched, nor is the ring file once it is there; somebody's own program is kept under another
-name.
+for the second in between none, in which case a repeated deploy finds the new files and finishes. Slots for updates by
+file come when that is done, each whole or not at all. The board's own settings.toml is never touched, nor is the ring
+file once it is there; somebody's own program is kept under another name.
 """
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, SETTINGS_FILE, Tree, tree
+from judder import __version__
+from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, SETTINGS_FILE, SLOT_FOLDER, SLOTS, Tree, tree
 from judder.console import Identity, RemoteError
 from judder.drive import FOLDER, SERVICE_FLAG, Digest, Drive, Progress, Step
+from judder.manifest import MANIFEST, manifest, revision
 from judder.usb import BoardError
 
 START_FILE = "main.py"
@@ -26,7 +28,24 @@ SWAN_BOARD = "swan_r5"
 OLDEST_CIRCUITPYTHON = (9, 0)
 STAGED = ".new"
 KEPT = ".before-judder"
+LEFT_OUT = (
+    "lib/adafruit_bus_device/spi_device.py",
+    "lib/notecard/card.py",
+    "lib/notecard/dfu.py",
+    "lib/notecard/env.py",
+    "lib/notecard/file.py",
+    "lib/notecard/hub.py",
+    "lib/notecard/note.py",
+    "lib/notecard/ntn.py",
+    "lib/notecard/upload.py",
+    "lib/notecard/validators.py",
+    "lib/notecard/var.py",
+    "lib/notecard/web.py",
+)
+"""What the firmware never imports of its libraries: it writes requests itself, and the sensor is on I2C. They would
+take 120 KB of the drive's 1004, and updates by file need the room."""
 _CLUSTER = 512
+_SPARE_BYTES = 8192  # for folders that grow, and what the board writes itself: boot_out.txt, recoveries.txt
 _OWN_FOLDER = "node"  # all of it is ours, and tells that we were here; in lib/ a user may keep libraries of his own
 
 
@@ -35,19 +54,25 @@ class Plan:
     """What a board lacks. `kept` says which of somebody's programs gets which name; the rest are paths.
 
     `staged` are changed files that an interrupted deploy has brought there already, `stale` what else it has left,
-    `obsolete` modules of an older firmware, `defaults` CircuitPython's own program in the way of main.py.
+    `obsolete` modules of an older firmware, `defaults` CircuitPython's own program in the way of main.py. `slots` are
+    made, with their sizes, when all else is done; `dropped` are slots that go before it begins: those of another size,
+    and where the room is needed meanwhile those for code, whose content belongs to the firmware that is replaced.
     """
 
     changed: dict[str, bytes]
     unchanged: Sequence[str]
     staged: frozenset[str]
-    stale: dict[str, int]
+    stale: Sequence[str]
     folders: Sequence[str]
     obsolete: Sequence[str]
     kept: dict[str, str]
     defaults: Sequence[str]
     makes_ring: bool
     leaves_service_mode: bool
+    slots: Mapping[str, int]
+    dropped: Sequence[str]
+    free_bytes: int
+    """For what is staged."""
     remarks: Sequence[str]
 
     @property
@@ -59,24 +84,47 @@ class Plan:
         return sum(map(len, self.to_write.values()))
 
     @property
+    def room_to_stage(self) -> int:
+        """Bytes that the drive must have free besides what is there."""
+        return sum(map(_room, map(len, self.to_write.values()))) + (RING_BYTES if self.makes_ring else 0)
+
+    @property
     def removed(self) -> list[str]:
-        return [*self.defaults, *self.obsolete, *self.stale]
+        return [*self.defaults, *self.obsolete, *self.stale, *(name for name in self.dropped if name not in self.slots)]
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether main.py has to go away for a moment."""
+        others = self.defaults or self.obsolete or self.kept or self.makes_ring or self.leaves_service_mode
+        return bool(self.changed or others)
 
     @property
     def nothing(self) -> bool:
-        return not (self.changed or self.removed or self.kept or self.makes_ring or self.leaves_service_mode)
+        return not (self.exchanges or self.stale or self.folders or self.slots or self.dropped)
 
 
 def firmware(source: Tree | None = None) -> dict[str, bytes]:
-    """Path on the board and content of each file of the firmware and its libraries."""
+    """Path on the board and content of each file of the firmware and, but for LEFT_OUT, its libraries."""
     source = source or tree()
-    files = {
-        path.relative_to(source.device).as_posix(): path.read_bytes()
+    paths = {
+        path.relative_to(source.device).as_posix(): path
         for path in sorted(source.device.rglob("*.py"))
         if "__pycache__" not in path.parts
     }
+    files = {name: path.read_bytes() for name, path in paths.items() if name not in LEFT_OUT}
     files["boot.py"] = source.boot.read_bytes()
     return files
+
+
+def base(version: str, model: bytes | None = None, source: Tree | None = None) -> dict[str, bytes]:
+    """All that updates by file build upon: firmware, model if there is one, and the manifest that lists both."""
+    source = source or tree()
+    files, model_id = firmware(source), ""
+    if model is not None:
+        from judder.model import file  # numpy, only for those who have a model
+
+        files[MODEL_FILE], model_id = model, file.model_id(model)
+    return {MANIFEST: manifest(files, version, revision(source), model_id), **files}
 
 
 def check_board(identity: Identity, *, any_board: bool = False) -> None:
@@ -100,38 +148,78 @@ def check_board(identity: Identity, *, any_board: bool = False) -> None:
 def plan(drive: Drive, files: dict[str, bytes]) -> Plan:
     """Compare a board with the firmware. Raises BoardError for a folder where a file has to be, or the reverse."""
     names = drive.names("")
-    folders = sorted({str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."})
-    staged_names = [path + STAGED for path in [*files, RING_FILE]]
-    wanted = [*files, *staged_names, *BEFORE_MAIN, RING_FILE, SETTINGS_FILE, SERVICE_FLAG, *folders]
-    found = drive.digests(wanted)
+    folders = sorted({str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."} | {SLOT_FOLDER})
+    staged_names = [path + STAGED for path in [*files, RING_FILE, *SLOTS]]
+    own = [*files, *staged_names, *BEFORE_MAIN, RING_FILE, *SLOTS, SETTINGS_FILE, SERVICE_FLAG]
+    obsolete = _obsolete(drive, files)
+    found = drive.digests([*own, *folders, *obsolete])
     _check_kinds(found, folders)
     changed = {path: data for path, data in files.items() if found[path] != Digest.of(data)}
     staged = frozenset(path for path, data in changed.items() if found[path + STAGED] == Digest.of(data))
-    modules = drive.names(_OWN_FOLDER)
     installed = any(found[path] is not None for path in files if path.startswith(f"{_OWN_FOLDER}/"))
     starters = [] if installed else [name for name in (*BOOT_FILES, START_FILE) if name in changed]
     kept, defaults = _programs_of_others(found, names, starters, drive.identity.runtime)
-    return Plan(
+    stale = [name for name in staged_names if found[name] is not None and name.removesuffix(STAGED) not in staged]
+    odd = [name for name, size in SLOTS.items() if (slot := found[name]) is not None and slot.size != size]
+    intended = Plan(
         changed=changed,
         unchanged=[path for path in files if path not in changed],
         staged=staged,
-        stale={
-            name: digest.size
-            for name in staged_names
-            if (digest := found[name]) is not None and name.removesuffix(STAGED) not in staged
-        },
+        stale=stale,
         folders=[folder for folder in folders if found[folder] is None],
-        obsolete=[
-            f"{_OWN_FOLDER}/{name}"
-            for name in modules
-            if name.endswith((".py", ".mpy", STAGED)) and f"{_OWN_FOLDER}/{name.removesuffix(STAGED)}" not in files
-        ],
+        obsolete=obsolete,
         kept=kept,
         defaults=defaults,
         makes_ring=found[RING_FILE] is None,
         leaves_service_mode=found[SERVICE_FLAG] is not None,
+        slots={},
+        dropped=odd,
+        free_bytes=drive.free_bytes() + _taken(found, [*stale, *odd]),
         remarks=list(_remarks(found)),
     )
+    return _with_slots(intended, found)
+
+
+def _obsolete(drive: Drive, files: dict[str, bytes]) -> list[str]:
+    """Modules that an older firmware has left; in lib/, only what is ours to the byte."""
+    modules = [name for name in drive.names(_OWN_FOLDER) if name.endswith((".py", ".mpy", STAGED))]
+    paths = [f"{_OWN_FOLDER}/{name}" for name in modules]
+    device = tree().device
+    ours = {path: Digest.of((device / path).read_bytes()) for path in LEFT_OUT if path not in files}
+    found = drive.digests(list(ours))
+    return [
+        *(path for path in paths if path.removesuffix(STAGED) not in files),
+        *(path for path, digest in ours.items() if found[path] == digest),
+    ]
+
+
+def _with_slots(intended: Plan, found: Mapping[str, Digest | None]) -> Plan:
+    """The plan with slots: all that are missing, or none when there is no room for all of them."""
+    dropped = list(intended.dropped)
+    lacking = intended.room_to_stage - intended.free_bytes
+    if lacking > 0:
+        dropped += [name for name in SLOTS if name not in dropped and found[name] is not None and _is_for_code(name)]
+    free = intended.free_bytes + _taken(found, [name for name in dropped if name not in intended.dropped])
+    slots = {name: size for name, size in SLOTS.items() if found[name] is None or name in dropped}
+    later = free - intended.room_to_stage + _taken(found, [*intended.changed, *intended.obsolete, *intended.defaults])
+    missing = sum(slots.values()) + _SPARE_BYTES - later
+    remarks = list(intended.remarks)
+    if slots and missing > 0:
+        remarks.append(
+            f"no room for {', '.join(slots)}: {-(-missing // 1024)} KB are missing, and without them there are no "
+            "updates by file; judder deploy --service gives you the drive: delete files there and repeat the command"
+        )
+        slots = {}
+    return replace(intended, slots=slots, dropped=dropped, free_bytes=free, remarks=remarks)
+
+
+def _is_for_code(slot: str) -> bool:
+    return slot.startswith("code")
+
+
+def _taken(found: Mapping[str, Digest | None], paths: Iterable[str]) -> int:
+    """The room that these files take on the drive."""
+    return sum(_room(digest.size) for path in paths if (digest := found[path]) is not None)
 
 
 def _check_kinds(found: dict[str, Digest | None], folders: Sequence[str]) -> None:
@@ -174,10 +262,10 @@ def carry_out(drive: Drive, intended: Plan, progress: Progress = lambda written:
     """Bring the board to the firmware. Raises BoardError; the board is then as it was, or is said not to be."""
     if intended.nothing:
         return
-    _check_room(drive, intended)
+    _check_room(intended)
     drive.take()
     try:
-        drive.change([Step(path) for path in intended.stale])
+        drive.change([Step(path) for path in [*intended.stale, *intended.dropped]])
         for folder in intended.folders:
             drive.make_folder(folder)
         if intended.makes_ring:  # first: in one piece, as far as the drive allows
@@ -187,13 +275,32 @@ def carry_out(drive: Drive, intended: Plan, progress: Progress = lambda written:
         _check(drive, {path + STAGED: data for path, data in intended.changed.items()})
     except (OSError, RemoteError) as error:
         _give_up(drive, intended, error)
+    if intended.exchanges:
+        try:
+            drive.change(_swap(intended))
+        except (OSError, RemoteError) as error:
+            raise BoardError(
+                f"the files could not be exchanged ({error}), and no firmware runs now: press RESET and repeat the "
+                "command"
+            ) from None
+        _check(drive, intended.changed)
+    _make_slots(drive, intended.slots, progress)
+
+
+def _make_slots(drive: Drive, slots: Mapping[str, int], progress: Progress) -> None:
+    """Raises BoardError; the firmware runs without them."""
     try:
-        drive.change(_swap(intended))
+        for name, size in slots.items():
+            drive.fill(name + STAGED, size)
+            progress(size)
+        drive.change([Step(name + STAGED, name) for name in slots])
     except (OSError, RemoteError) as error:
+        with suppress(OSError, RemoteError):
+            drive.change([Step(name + STAGED) for name in slots])
         raise BoardError(
-            f"the files could not be exchanged ({error}), and no firmware runs now: press RESET and repeat the command"
+            f"the firmware is in place, and room for updates by file could not be made ({error}): press RESET and "
+            "repeat the command"
         ) from None
-    _check(drive, intended.changed)
 
 
 def _swap(intended: Plan) -> list[Step]:
@@ -216,10 +323,8 @@ def _swap(intended: Plan) -> list[Step]:
     return [*steps, Step(staged_start, START_FILE)]
 
 
-def _check_room(drive: Drive, intended: Plan) -> None:
-    sizes = [*map(len, intended.to_write.values()), RING_BYTES if intended.makes_ring else 0]
-    free = drive.free_bytes() + sum(map(_room, intended.stale.values()))
-    needed = sum(map(_room, sizes))
+def _check_room(intended: Plan) -> None:
+    needed, free = intended.room_to_stage, intended.free_bytes
     if needed > free:
         raise BoardError(
             f"not enough room on the board: {needed // 1024} KB are needed, {free // 1024} KB are free; judder deploy "
@@ -268,7 +373,7 @@ def deploy(
 ) -> Plan:
     """Compare, ask `on_plan` for a progress (None: a dry run), and write. Without `model` the board keeps its own."""
     check_board(drive.identity, any_board=any_board)
-    intended = plan(drive, firmware() | ({} if model is None else {MODEL_FILE: model}))
+    intended = plan(drive, base(__version__, model))
     progress = on_plan(intended)
     if progress is not None:
         carry_out(drive, intended, progress)

@@ -72,6 +72,9 @@ def _examine_board(console: Console) -> Iterator[Finding]:
         yield Finding("drive", False, str(error))
         return
     yield from (Finding("drive", None, remark) for remark in intended.remarks)
+    if intended.slots:
+        missing = ", ".join(intended.slots)
+        yield Finding("drive", None, f"{missing}: not there, and without them no updates by file: judder deploy")
     if START_FILE in intended.kept or "selftest.py" not in drive.names("node"):
         yield Finding("firmware", False, "judder's firmware is not on the board: judder deploy")
         return

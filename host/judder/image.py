@@ -9,19 +9,17 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from judder import __version__, binpack, fat12, inspection, program
 from judder.binpack import MARKER, Binpack, Header, Part
-from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, SETTINGS_FILE, SLOTS, Tree, tree
-from judder.deploy import firmware
+from judder.board import RING_BYTES, RING_FILE, SETTINGS_FILE, SLOT_FOLDER, SLOTS, Tree, tree
+from judder.deploy import base
 from judder.inspection import FACTORY, HOST, NOTECARDS, PRODUCT
-from judder.manifest import MANIFEST, manifest
+from judder.manifest import MANIFEST
 from judder.program import BOOTLOADER, DRIVE, INTERPRETER, INTERPRETER_ALONE, Region
 
 _PAGE_BYTES = 4096
@@ -46,17 +44,9 @@ class Contents:
     settings: bytes | None = None
     source: Tree = field(default_factory=tree)
 
-    @property
-    def model_id(self) -> str:
-        from judder.model.file import model_id  # numpy, only for those who have a model
-
-        return "" if self.model is None else model_id(self.model)
-
     def files(self) -> dict[str, bytes]:
         """Path and content of each file but those that begin erased. Raises ImageError."""
-        listed = firmware(self.source) | ({} if self.model is None else {MODEL_FILE: self.model})
-        listing = manifest(listed, self.version, revision(self.source), self.model_id)
-        found = {**FACTORY, MANIFEST: listing, **listed}
+        found = {**FACTORY, f"{SLOT_FOLDER}/": b"", **base(self.version, self.model, self.source)}
         if self.settings is not None:
             found[SETTINGS_FILE] = self.settings
         for path, content in found.items():
@@ -68,28 +58,6 @@ class Contents:
 def erased_files() -> dict[str, bytes]:
     """What the firmware writes to, as it is in an image."""
     return {name: b"\xff" * size for name, size in {RING_FILE: RING_BYTES, **SLOTS}.items()}
-
-
-def revision(source: Tree) -> str:
-    """The commit of the checkout that the tree is, "-dirty" if it differs from it; "" if it is none."""
-    root = source.boot.parent
-    if not (root / ".git").exists() or source.device != root / "device":
-        return ""
-    commit = _git(root, "rev-parse", "HEAD")
-    if not commit or _git(root, "ls-files", "device/main.py") != "device/main.py":
-        return ""
-    return commit[:12] + ("-dirty" if _git(root, "status", "--porcelain", "--", "device", "boot.py") else "")
-
-
-def _git(root: Path, *arguments: str) -> str:
-    """What git prints; "" without git, or if it fails."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # a hook's, say
-    command = ["git", "-C", str(root), *arguments]
-    try:
-        run = subprocess.run(command, env=environment, capture_output=True, check=True, text=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return run.stdout.strip()
 
 
 # --- the pack ---------------------------------------------------------------------------------------------------------
@@ -171,18 +139,20 @@ def build_time() -> datetime:
 def _info(contents: Contents, files: Mapping[str, bytes], when: datetime, sha256: Mapping[str, str]) -> dict[str, Any]:
     """For Notehub (blues/note-python: examples/outboard-dfu), and to tell where an image comes from."""
     major, minor, patch = checked_version(contents.version)
+    listing = json.loads(files[MANIFEST])
+    model = listing["model"]
     return {
         "org": PRODUCT,
         "product": PRODUCT,
-        "description": f"vibration windows, {f'model {contents.model_id}' if contents.model_id else 'no model'}",
+        "description": f"vibration windows, {f'model {model}' if model else 'no model'}",
         "version": contents.version,
         "built": f"{_MONTHS[when.month - 1]} {when:%d} {when.year} {when:%H:%M:%S}",
         "ver_major": major,
         "ver_minor": minor,
         "ver_patch": patch,
         "builder": f"judder {__version__}",
-        "revision": json.loads(files[MANIFEST])["revision"],
-        "model": contents.model_id,
+        "revision": listing["revision"],
+        "model": model,
         "sha256": dict(sha256),
     }
 

@@ -1,4 +1,7 @@
-"""Looking into images: any binpack or FAT12 volume, whoever made it, and all that can be wrong with it."""
+"""Looking into images: any binpack or FAT12 volume, whoever made it, and all that can be wrong with it.
+
+And into updates by file.
+"""
 
 import hashlib
 import json
@@ -7,12 +10,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from judder import binpack, fat12
+from judder import binpack, fat12, update
 from judder.binpack import MARKER, BinpackError, Header, Part
-from judder.board import RING_FILE, SETTINGS_FILE, SLOTS
+from judder.board import RING_FILE, SETTINGS_FILE, SLOT_FOLDER, SLOTS
 from judder.fat12 import Fat12Error
 from judder.manifest import MANIFEST, ManifestError, differences, read_manifest
 from judder.program import BOOTLOADER, DRIVE, INTERPRETER, INTERPRETER_ALONE, why_not_to_start
+from judder.update import Kind, Update, UpdateError
 
 FACTORY = {".fseventsd/no_log": b"", ".metadata_never_index": b"", ".Trashes": b"", ".Trash-1000": b""}
 """What CircuitPython puts on a new drive to keep PCs from writing to it (supervisor/shared/filesystem.c)."""
@@ -35,22 +39,29 @@ class Inspection:
     """What a file holds; of a damaged one, as much as could be read. `wrong`: in a line each."""
 
     header: Header | None = None
-    """None: a bare volume."""
+    """None: a bare volume, or an update by file."""
     parts: Sequence[Part] = ()
     info: Mapping[str, Any] | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
     manifest: Mapping[str, Any] | None = None
     remarks: Sequence[str] = ()
     wrong: Sequence[str] = ()
+    update: Update | None = None
 
 
 def inspect(data: bytes) -> Inspection:
-    """Any binpack or FAT12 volume. Raises InspectionError for what is neither."""
+    """Any binpack, FAT12 volume or update by file. Raises InspectionError for what is none, or a damaged update."""
+    if data.startswith(update.MAGIC):
+        return _update(data)
     if fat12.is_volume(data):
         files, listed, wrong = _drive(data)
         return Inspection(files=files, manifest=listed, remarks=list(_strangers(files, listed)), wrong=wrong)
     if not binpack.is_binpack(data):
-        raise InspectionError("this is neither a binpack nor a FAT volume")
+        raise InspectionError("this is neither a binpack nor a FAT volume nor an update by file")
+    return _binpack(data)
+
+
+def _binpack(data: bytes) -> Inspection:
     try:
         header = binpack.read_header(data)
     except BinpackError as error:
@@ -60,7 +71,8 @@ def inspect(data: bytes) -> Inspection:
     except BinpackError as error:
         return Inspection(header, wrong=[str(error)])
     info, wrong = _read_info(header.info)
-    files, listed = {}, None
+    files: dict[str, bytes] = {}
+    listed = None
     for part in parts:
         if fat12.is_volume(part.data):
             files, listed, of_drive = _drive(part.data)
@@ -74,6 +86,25 @@ def inspect(data: bytes) -> Inspection:
         wrong += _contradictions(info, parts, listed)
     remarks = [*_remarks(header, len(data), {part.address for part in parts}), *_strangers(files, listed)]
     return Inspection(header, parts, info, files, listed, remarks, wrong)
+
+
+def _update(data: bytes) -> Inspection:
+    try:
+        found = Update.parse(data)
+    except UpdateError as error:
+        raise InspectionError(str(error)) from None
+    if found.kind is Kind.CODE:
+        files, _, wrong = _drive(found.content)
+        return Inspection(update=found, files=files, wrong=wrong)
+    from judder.model.file import ModelError, from_bytes, model_id  # numpy, only for those who have a model
+
+    try:
+        from_bytes(found.content)
+    except ModelError as error:
+        return Inspection(update=found, wrong=[f"its content is no model: {error}"])
+    if model_id(found.content) != found.version:
+        return Inspection(update=found, wrong=[f"it says model {found.version} and has {model_id(found.content)}"])
+    return Inspection(update=found)
 
 
 def _drive(image: bytes) -> tuple[dict[str, bytes], dict[str, Any] | None, list[str]]:
@@ -139,6 +170,6 @@ def _remarks(header: Header, size: int, addresses: set[int]) -> Iterator[str]:
 def _strangers(files: Mapping[str, bytes], listed: Mapping[str, Any] | None) -> Iterator[str]:
     if listed is None:
         return
-    known = {*listed["files"], *FACTORY, MANIFEST, SETTINGS_FILE, RING_FILE, *SLOTS}
+    known = {*listed["files"], *FACTORY, MANIFEST, SETTINGS_FILE, RING_FILE, *SLOTS, f"{SLOT_FOLDER}/"}
     if others := sorted(set(files) - known):
         yield f"on the drive and not in the manifest: {', '.join(others[:8])}" + " ..." * (len(others) > 8)

@@ -7,7 +7,7 @@ reports; so the release stops by its rule, and the old version is brought back i
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from judder.emulator import notehub_api, program
 from judder.emulator.bench import Bench
 from judder.emulator.notehub_project import CardDevice, Entry, Project
 from judder.fleet import select
+from judder.window import Window
 
 OLD, NEW = "1.0.0", "1.1.0"
 FLEET = "demo"
@@ -57,6 +58,7 @@ class Overhaul:
 
     update: Update
     settings: str
+    windows_before: int
     outcome: Outcome = field(init=False)
     _folder: "TemporaryDirectory[str]" = field(default_factory=lambda: TemporaryDirectory(prefix="judder-images-"))
 
@@ -66,7 +68,7 @@ class Overhaul:
         new = tree() if self.update is Update.good else self._broken()
         self.outcome.image_bytes = len(self._built(NEW, new))
 
-    def carry_out(self, benches: Sequence[Bench]) -> None:
+    def turn(self, benches: Sequence[Bench], windows: Iterable[Window]) -> None:
         """Push the new version, and the old one again if need be; the benches' time goes on meanwhile."""
         before_s = [bench.clock.now_ns() / 1e9 for bench in benches]
         asyncio.run(self._release(benches))
@@ -112,6 +114,10 @@ class Overhaul:
             if pushed.state is not release.State.DONE:
                 returned = await bring(OLD, again=True)
                 self.outcome.rolled_back = returned.state is release.State.DONE
+
+    def go_on(self, bench: Bench, every_s: float) -> None:
+        """With at least one window of what it runs now."""
+        bench.run(len(bench.captured) + 1)
 
     def judge(self, versions: Sequence[str]) -> list[str]:
         """What is wrong, by the firmware that each board's last window names; a line each."""

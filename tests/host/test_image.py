@@ -19,13 +19,14 @@ from typer.testing import CliRunner
 import judder as package  # `judder` is the command, below
 from judder import binpack, fat12
 from judder.binpack import MARKER, Part, pack, unpack
-from judder.board import RING_BYTES, RING_FILE, SLOTS, Tree, board_settings, tree
+from judder.board import RING_BYTES, RING_FILE, SLOT_FOLDER, SLOTS, Tree, board_settings, tree
 from judder.cli import app
 from judder.deploy import firmware
 from judder.fat12 import Fat12Error
-from judder.image import Contents, ImageError, build, revision
+from judder.image import Contents, ImageError, build, erased_files
 from judder.inspection import FACTORY, FS_ONLY_WARNING
-from judder.manifest import MANIFEST, manifest
+from judder.manifest import MANIFEST, manifest, revision
+from judder.update import Kind, Update
 
 SETTINGS = b'PRODUCT_UID = "com.example:pump"\nSAMPLES = 512\n'
 ERASED = {RING_FILE: RING_BYTES} | SLOTS
@@ -128,7 +129,8 @@ def test_the_drive_has_firmware_manifest_settings_model_and_erased_files(whole, 
     model_id = listed["model.bin"][-4:][::-1].hex()
     expected = manifest(listed, "2.1.0", revision(tree()), model_id)
     erased = {name: b"\xff" * size for name, size in ERASED.items()}
-    assert files == {**FACTORY, MANIFEST: expected, **listed, "settings.toml": SETTINGS, **erased}
+    slot_folder = {f"{SLOT_FOLDER}/": b""}
+    assert files == {**FACTORY, **slot_folder, MANIFEST: expected, **listed, "settings.toml": SETTINGS, **erased}
     drive = whole.parts[2].data.ljust(1 << 20, b"\xff")
     starts = [fat12.locate(drive, name)[0] for name in ERASED]
     assert starts == sorted(starts)
@@ -306,7 +308,12 @@ def test_the_drive_alone_is_built_with_a_warning(tmp_path):
 
 def test_what_does_not_fit_on_the_drive_is_refused():
     with pytest.raises(Fat12Error, match="the volume is full: the files take"):
-        build(Contents("1.0.0", settings=bytes(64 * 1024)))
+        build(Contents("1.0.0", settings=bytes(128 * 1024)))
+
+
+def test_beside_ring_and_slots_the_largest_model_that_a_slot_takes_has_room():
+    room = SLOTS["model-a.bin"] - 8192 - 3584
+    fat12.volume(Contents("1.0.0", settings=bytes(4096 + room)).files(), last=erased_files())
 
 
 def test_a_released_interpreter_may_have_the_marker_in_it_and_no_file_of_the_drive(tiny):
@@ -425,3 +432,77 @@ def test_what_is_no_image_is_said_to_be_none(tmp_path, drive_only):
 
 def test_headers_are_read_even_of_damaged_packs(drive_only):
     assert binpack.read_header(pack(drive_only)[:-100]).loads[0].name == "filesystem"
+
+
+# --- updates by file --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def update_of_code(tmp_path_factory):
+    path = tmp_path_factory.mktemp("update") / "code.judder"
+    judder("image", "code", "--version", "2.1.0-rc1", "--out", path)
+    return path
+
+
+def test_the_code_is_written_as_an_update_by_file(update_of_code, tmp_path):
+    made = Update.parse(update_of_code.read_bytes())
+    assert (made.kind, made.version) == (Kind.CODE, "2.1.0-rc1")
+    assert "node/node.py" in fat12.read(made.content)
+    ended = judder("image", "code", "--version", "2.1.0-rc1", "--out", tmp_path / "again.judder", "--json")
+    assert (tmp_path / "again.judder").read_bytes() == update_of_code.read_bytes()
+    told = json.loads(ended.stdout)
+    assert told["sha256"] == hashlib.sha256(update_of_code.read_bytes()).hexdigest()
+    assert (told["update"], told["version"]) == ("code", "2.1.0-rc1")
+
+
+@pytest.mark.parametrize(
+    ("version", "out", "words"),
+    [
+        ("2.1.0", "code.binpack", "ending .judder: give code.binpack.judder"),
+        ("2.1", "code.judder", "'2.1' is no version"),
+        ("11111.1.1-" + "r" * 32 + "+", "code.judder", "is no version"),
+        ("11111.11111.11111-" + "r" * 32, "code.judder", "give 1 to 44 bytes"),
+        ("2.1.0", "nowhere/code.judder", "nowhere/code.judder: No such file"),
+    ],
+)
+def test_code_that_cannot_be_written_is_refused_in_a_line(tmp_path, monkeypatch, version, out, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in refused("code", "--version", version, "--out", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_update_of_code_is_looked_into(update_of_code):
+    found = json.loads(judder("image", "inspect", update_of_code, "--json").stdout)
+    assert (found["kind"], found["update"], found["version"], found["wrong"]) == ("update", "code", "2.1.0-rc1", [])
+    assert found["bytes"] == found["content_bytes"] + 64
+    assert found["files"]["node/node.py"] > 10_000
+    shown = judder("image", "inspect", update_of_code).stdout
+    assert all(word in shown for word in ("code", "2.1.0-rc1", "node/node.py"))
+
+
+def test_an_update_of_a_model_is_looked_into(folder, tmp_path):
+    data = (folder / "model.bin").read_bytes()
+    model_id = data[-4:][::-1].hex()
+    (tmp_path / "model.judder").write_bytes(Update(Kind.MODEL, model_id, data).to_bytes())
+    found = json.loads(judder("image", "inspect", tmp_path / "model.judder", "--json").stdout)
+    assert (found["update"], found["version"], found["content_bytes"]) == ("model", model_id, len(data))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda data: data[:-1], "bytes follow the header"),
+        (lambda data: data[:20] + b"x" + data[21:], "the header is damaged"),
+        (lambda data: data[:-1] + b"x", "the content is damaged"),
+        (lambda data: Update(Kind.CODE, "1.0.0", data[64:1064]).to_bytes(), "the drive is damaged"),
+        (lambda data: Update(Kind.MODEL, "00000000", data[64:]).to_bytes(), "its content is no model"),
+        (
+            lambda data: Update(Kind.MODEL, "00000000", drawn(blocks=[spectral(fft=16)]).to_bytes()).to_bytes(),
+            "it says model 00000000 and has",
+        ),
+    ],
+)
+def test_a_damaged_update_is_said_to_be_one(update_of_code, tmp_path, spoil, words):
+    (tmp_path / "update").write_bytes(spoil(update_of_code.read_bytes()))
+    ended = judder("image", "inspect", tmp_path / "update", code=1)
+    assert words in ended.stderr
