@@ -14,15 +14,17 @@ from tests.desk import bare_desk, console_of, desks
 from tests.host.test_cli import judder
 from tests.models import drawn, spectral
 
-from judder import usb
-from judder.board import MODEL_FILE, RING_BYTES, RING_FILE
+import slots
+from judder import __version__, code, usb
+from judder.board import MODEL_FILE, RING_BYTES, RING_FILE, SLOT_FOLDER, SLOTS, tree
 from judder.console import Console, Identity
-from judder.deploy import ask_for_service_mode, carry_out, check_board, firmware, plan
+from judder.deploy import LEFT_OUT, ask_for_service_mode, base, carry_out, check_board, deploy, firmware, plan
 from judder.drive import FOLDER, READ_ONLY, ConsoleDrive, Digest, FolderDrive
 from judder.emulator.clock import VirtualClock
 from judder.emulator.i2c import I2CBus
 from judder.emulator.runtime import RUNTIMES, RuntimeMissingError
 from judder.emulator.swan import PowerCut
+from judder.manifest import MANIFEST, read_manifest
 from judder.usb import BoardError, Seen
 
 MAIN = """
@@ -73,6 +75,10 @@ def on(desk, path):
     return desk.swan.drive / path
 
 
+def slots_on(folder):
+    return {name: (folder / name).stat().st_size for name in SLOTS if (folder / name).exists()}
+
+
 def test_a_new_board_gets_everything_and_runs_it(new_desk):
     desk = new_desk()
     intended = put(desk, small("1"))
@@ -80,12 +86,24 @@ def test_a_new_board_gets_everything_and_runs_it(new_desk):
     assert intended.defaults == ["code.py"]
     assert not on(desk, "code.py").exists()
     assert on(desk, "ring.bin").stat().st_size == RING_BYTES
+    assert slots_on(desk.swan.drive) == SLOTS
+    assert on(desk, SLOT_FOLDER).is_dir()
     assert not list(desk.swan.drive.rglob("*.new"))
     assert "normal mode: the firmware owns the drive" in desk.swan.lines
 
 
 def test_firmware_and_deploy_mean_the_same_ring_file():
-    assert f'RING_FILE = "{RING_FILE}"' in firmware()["main.py"].decode()
+    assert f'RING_FILE = "{RING_FILE}"' in firmware()["node/node.py"].decode()
+
+
+def test_firmware_and_deploy_mean_the_same_slots():
+    assert [name for kind in (slots.MODEL, slots.CODE) for name in slots.NAMES[kind]] == list(SLOTS)
+    assert slots.NAMES[slots.CODE][0] == code.SLOT
+    assert f'"{code.SLOT}" in os.listdir()' in firmware()["main.py"].decode()
+    assert (f"/{SLOT_FOLDER}", MANIFEST, MODEL_FILE) == (slots.FOLDER, slots.MANIFEST, slots.MODEL_FILE)
+    assert (slots.CONTENT_AT, slots.GUARD_BYTES) == (code.HEAD_BYTES, code.GUARD_BYTES)
+    assert f'ENDING = "{code.ENDING}"' in firmware()["node/update.py"].decode()
+    assert f'FILE = "{MANIFEST}"' in firmware()["node/manifest.py"].decode()
 
 
 def test_only_what_differs_is_written(new_desk):
@@ -213,17 +231,41 @@ def test_a_cable_pulled_at_any_step_of_the_first_installation(new_desk):
     put(desk, small("new"))
     desk.wait_for("runs new new new")
     steps = len(desk.swan.drive_steps)
-    for step in [*range(1, 5), *range(steps - 24, steps + 1)]:  # the ring file's 64 writes are all alike
+    exchanged = steps - len(SLOTS) - sum(1 + size // 4096 for size in SLOTS.values())
+    in_slots = [exchanged + 1, steps - len(SLOTS), steps - len(SLOTS) + 1, steps]
+    for step in [*range(1, 5), *range(exchanged - 24, exchanged + 1), *in_slots]:  # a file's writes are all alike
         desk = new_desk(f"step{step}")
         desk.swan.cut_at = step
         with pytest.raises(BoardError, match="plug it in again"):
             put(desk, small("new"))
+        desk.swan.lines.clear()
         desk.do(desk.swan.power_on)
         desk.wait_for(IDLE)
+        if step > exchanged:
+            assert "runs new new new" in desk.swan.lines
+            assert slots_on(desk.swan.drive).items() <= SLOTS.items()
         put(desk, small("new"))
         desk.wait_for("runs new new new")
         assert on(desk, "ring.bin").stat().st_size == RING_BYTES
+        assert slots_on(desk.swan.drive) == SLOTS
         desk.do(desk.swan.power_off)
+
+
+def test_slots_for_code_make_way_for_a_firmware_that_has_no_room_beside_the_old_one(new_desk):
+    desk = new_desk()
+    large = {"node/large.py": b"#" * 20_000}
+    put(desk, small("1") | large)
+    desk.wait_for("runs 1 1 1")
+    on(desk, "model-a.bin").write_bytes(b"a model".ljust(SLOTS["model-a.bin"], b"\0"))
+    used = sum(-(-path.stat().st_size // 512) * 512 for path in desk.swan.drive.rglob("*.*")) + 512 * 5
+    desk.swan.drive_bytes = used + 12_000
+    desk.do(desk.swan.reset)
+    intended = put(desk, small("2") | {"node/large.py": b"#" * 20_001})
+    desk.wait_for("runs 2 2 2")
+    assert list(intended.dropped) == list(intended.slots) == ["code-a.bin", "code-b.bin"]
+    assert slots_on(desk.swan.drive) == SLOTS
+    assert on(desk, "model-a.bin").read_bytes().startswith(b"a model")
+    assert not list(desk.swan.drive.rglob("*.new"))
 
 
 def test_a_drive_that_is_full_from_the_start_is_left_as_it_was(new_desk):
@@ -362,6 +404,61 @@ def test_the_command_onto_a_mounted_drive(mounted):
         assert (mounted / path).read_bytes() == data
 
 
+def test_the_manifest_tells_what_was_deployed_and_a_second_deploy_writes_nothing(mounted):
+    model = drawn(blocks=[spectral(fft=16)]).to_bytes()
+    for given, model_id in ((None, ""), (model, model[-4:][::-1].hex()), (None, "")):
+        deploy(FolderDrive(mounted), on_plan=lambda intended: lambda written: None, model=given)
+        listing = read_manifest((mounted / MANIFEST).read_bytes())
+        assert (listing["version"], listing["model"]) == (__version__, model_id)
+        files = firmware() | ({} if given is None else {MODEL_FILE: given})
+        assert listing["files"] == {path: tuple(Digest.of(content)) for path, content in files.items()}
+        assert deploy(FolderDrive(mounted), on_plan=lambda intended: None, model=given).nothing
+    assert (mounted / MODEL_FILE).read_bytes() == model
+
+
+def test_what_the_firmware_never_imports_is_left_out_and_removed_where_it_is_ours(mounted):
+    libraries = {path: (tree().device / path).read_bytes() for path in LEFT_OUT}
+    assert not firmware().keys() & libraries.keys()
+    for path, content in libraries.items():
+        (mounted / path).parent.mkdir(exist_ok=True)
+        (mounted / path).write_bytes(content)
+    theirs = mounted / "lib/notecard/card.py"
+    theirs.write_bytes(theirs.read_bytes() + b"# mine\n")
+    intended = plan(FolderDrive(mounted), small("1"))
+    assert set(intended.obsolete) == {*LEFT_OUT} - {"lib/notecard/card.py"}
+    carry_out(FolderDrive(mounted), intended)
+    assert [path for path in LEFT_OUT if (mounted / path).exists()] == ["lib/notecard/card.py"]
+    assert theirs.read_bytes().endswith(b"# mine\n")
+    assert plan(FolderDrive(mounted), small("1")).nothing
+
+
+def test_what_is_left_out_is_named_once_and_would_take_what_is_said():
+    assert len(set(LEFT_OUT)) == len(LEFT_OUT)
+    assert sum((tree().device / path).stat().st_size for path in LEFT_OUT) == pytest.approx(120_000, rel=0.01)
+
+
+def test_a_slot_of_another_size_is_replaced_and_one_of_the_right_size_stays(mounted):
+    carry_out(FolderDrive(mounted), plan(FolderDrive(mounted), small("1")))
+    start = (mounted / "main.py").stat()
+    (mounted / "code-a.bin").write_bytes(bytes(128 * 1024))
+    (mounted / "code-b.bin").unlink()
+    (mounted / "model-b.bin").write_bytes(b"an update".ljust(SLOTS["model-b.bin"], b"\0"))
+    intended = plan(FolderDrive(mounted), small("1"))
+    assert (list(intended.slots), list(intended.dropped)) == (["code-a.bin", "code-b.bin"], ["code-a.bin"])
+    carry_out(FolderDrive(mounted), intended)
+    assert slots_on(mounted) == SLOTS
+    assert (mounted / "model-b.bin").read_bytes().startswith(b"an update")
+    found = (mounted / "main.py").stat()
+    assert (found.st_ino, found.st_ctime_ns) == (start.st_ino, start.st_ctime_ns)  # it had no need to go away
+
+
+def test_the_slot_folder_alone_is_made(mounted):
+    carry_out(FolderDrive(mounted), plan(FolderDrive(mounted), base(__version__)))
+    (mounted / SLOT_FOLDER).rmdir()
+    assert judder("deploy", "--drive", mounted).stdout == f"{mounted}: slot/ made\n"
+    assert (mounted / SLOT_FOLDER).is_dir()
+
+
 def test_a_model_goes_along_and_stays(mounted, tmp_path):
     data = drawn(blocks=[spectral(fft=16)]).to_bytes()
     (tmp_path / "some.bin").write_bytes(data)
@@ -394,6 +491,7 @@ def test_a_folder_that_is_no_drive_is_left_alone(tmp_path):
         ("node/part.py", "node/part.py is a folder on the board and has to be a file: delete it there"),
         ("main.py", "main.py is a folder on the board"),
         ("service", "service is a folder on the board"),
+        ("code-a.bin", "code-a.bin is a folder on the board"),
     ],
 )
 def test_a_folder_where_a_file_has_to_be(mounted, path, said):
@@ -435,8 +533,9 @@ class Fat:
 
     identity = Identity("swan_r5", "circuitpython", (10, 3, 1), "Swan")
 
-    def __init__(self, files):
+    def __init__(self, files, capacity=1 << 20):
         self.files = dict(files)
+        self.capacity = capacity
         self.folders = set()
         self.steps, self.cut = 0, 0
 
@@ -458,7 +557,7 @@ class Fat:
         return sorted({path.removeprefix(prefix).split("/")[0] for path in paths})
 
     def free_bytes(self):
-        return 1 << 20
+        return self.capacity - sum(-(-len(data) // 512) * 512 for data in self.files.values())
 
     def make_folder(self, path):
         self._step()
@@ -468,6 +567,8 @@ class Fat:
         for part in (b"", data[: len(data) // 2], data):
             self._step()
             self.files[path] = part
+            if self.free_bytes() < 0:
+                raise OSError(errno.ENOSPC, "No space left on device", path)
 
     def fill(self, path, size):
         self.write(path, b"\xff" * size, None)
@@ -495,9 +596,12 @@ def runs(drive, versions):
     raise AssertionError(sorted(drive.files))
 
 
+ROOMY, TIGHT, NARROW = 1 << 20, RING_BYTES + sum(SLOTS.values()) + 44_000, RING_BYTES + 200_000
+
+
 @settings(max_examples=300)
 @given(
-    st.lists(st.tuples(st.sampled_from("123"), st.integers(0, 45)), max_size=4),
+    st.lists(st.tuples(st.sampled_from("123"), st.integers(0, 75)), max_size=4),
     st.sampled_from("123"),
     st.booleans(),
     st.sampled_from(
@@ -505,15 +609,22 @@ def runs(drive, versions):
             {"code.py": b'print("Hello World!")\n'},
             {"code.py": b"somebody's", "code.py.before-judder": b"older"},
             {"main.py": b"somebody's", "boot.py": b"somebody's"},
+            {"code-a.bin": bytes(1000), "model-a.bin": bytes(SLOTS["model-a.bin"] + 1)},
             {},
         ]
     ),
+    st.sampled_from([ROOMY, TIGHT, NARROW]),
 )
-def test_after_any_interruptions_one_version_runs_whole_or_none_and_another_try_finishes(tries, last, same_main, start):
-    versions = {version: small(version) | {f"node/only{version}.py": b""} for version in "123"}
+def test_after_any_interruptions_one_version_runs_whole_or_none_and_another_try_finishes(
+    tries, last, same_main, start, capacity
+):
+    versions = {
+        version: small(version) | {f"node/only{version}.py": b"", "node/large.py": version.encode() * 25_000}
+        for version in "123"
+    }
     if same_main:
         versions = {version: files | {"main.py": small("0")["main.py"]} for version, files in versions.items()}
-    drive = Fat(start)
+    drive = Fat(start, capacity)
     for version, cut in tries:
         drive.steps, drive.cut = 0, cut
         with suppress(CutError):
@@ -522,12 +633,43 @@ def test_after_any_interruptions_one_version_runs_whole_or_none_and_another_try_
     drive.cut = 0
     carry_out(drive, plan(drive, versions[last]))
     assert runs(drive, versions) == last
-    assert plan(drive, versions[last]).nothing
+    again = plan(drive, versions[last])
+    assert again.nothing
     assert len(drive.files["ring.bin"]) == RING_BYTES
+    made = {} if capacity == NARROW else SLOTS
+    assert {name: len(drive.files[name]) for name in SLOTS if name in drive.files} == made
+    assert len(again.remarks) == 1 + (capacity == NARROW)  # no settings.toml
     assert not [path for path in drive.files if path.endswith(".new")]
     assert sorted(data for data in start.values() if data in (b"somebody's", b"older")) == sorted(
         data for data in drive.files.values() if data in (b"somebody's", b"older")
     )
+
+
+def test_slots_that_have_no_room_are_a_remark_and_the_firmware_is_installed():
+    drive = Fat({}, 0)
+    others = Fat({**small("1"), RING_FILE: bytes(RING_BYTES)}, 0)
+    drive.capacity = sum(SLOTS.values()) + 8192 - others.free_bytes() - 3 * 1024
+    intended = plan(drive, small("1"))
+    assert intended.slots == {}
+    assert intended.remarks[-1].startswith(
+        "no room for model-a.bin, model-b.bin, code-a.bin, code-b.bin: 3 KB are missing, and without them there are no "
+        "updates by file; judder deploy --service gives you the drive"
+    )
+    carry_out(drive, intended)
+    assert runs(drive, {"1": small("1")}) == "1"
+    drive.capacity += 3 * 1024
+    carry_out(drive, plan(drive, small("1")))
+    assert {name: len(drive.files[name]) for name in SLOTS} == SLOTS
+
+
+def test_slots_that_find_less_room_than_was_there_leave_the_firmware_in_place():
+    drive = Fat({})
+    intended = plan(drive, small("1"))
+    drive.capacity = RING_BYTES + 100_000
+    with pytest.raises(BoardError, match="the firmware is in place, and room for updates by file could not be made"):
+        carry_out(drive, intended)
+    assert runs(drive, {"1": small("1")}) == "1"
+    assert not SLOTS.keys() & {path.removesuffix(".new") for path in drive.files}
 
 
 # --- finding the board --------------------------------------------------------------------------------------------
@@ -609,10 +751,12 @@ def test_the_command_installs_the_whole_firmware(new_desk):
     dry = judder("deploy", "--port", desk.path, "--dry-run").stdout
     assert "main.py differs" in dry
     assert "ring.bin would be made, 256 KB" in dry
+    assert "model-a.bin, model-b.bin, code-a.bin, code-b.bin would be made for updates by file, 400 KB" in dry
     assert desk.swan.drive_steps == []
     ended = judder("deploy", "--port", desk.path, "--watch-s", "1", "--json")
     told = json.loads(ended.stdout)
     assert (told["removed"], told["ring_made"], told["board"]) == (["code.py"], True, "swan_r5")
+    assert (told["slots_made"], told["slots_dropped"]) == (list(SLOTS), [])
     for path, data in firmware().items():
         assert on(desk, path).read_bytes() == data
     boots = desk.swan.boots
