@@ -4,7 +4,7 @@ Emulated, as the rest of the demo: `Service` wanders in speed and load, then its
 and what computes the scores on the board are the real ones.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
