@@ -406,8 +406,8 @@ def test_the_command_onto_a_mounted_drive(mounted):
 
 def test_the_manifest_tells_what_was_deployed_and_a_second_deploy_writes_nothing(mounted):
     model = drawn(blocks=[spectral(fft=16)]).to_bytes()
-    for given, model_id in ((None, ""), (model, model[-4:][::-1].hex()), (None, "")):
-        deploy(FolderDrive(mounted), on_plan=lambda intended: lambda written: None, model=given)
+    for chosen, model_id in ((None, ""), (model, model[-4:][::-1].hex()), (None, "")):
+        deploy(FolderDrive(mounted), on_plan=lambda intended: lambda written: None, model=chosen)
         listing = read_manifest((mounted / MANIFEST).read_bytes())
         assert (listing["version"], listing["model"]) == (__version__, model_id)
         files = firmware() | ({} if given is None else {MODEL_FILE: given})

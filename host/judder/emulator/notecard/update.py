@@ -37,6 +37,7 @@ class Update:
     firmware: Firmware | None = None
     ready_ns: int = 0
     unsent: list[Phase] = field(default_factory=list)
+    bytes_downloaded: int = 0
     _offered: Firmware | None = None
     _started_ns: int = 0
     _done_ns: int = NEVER
@@ -62,6 +63,7 @@ class Update:
     def finish(self, at_ns: int) -> None:
         """The download has ended."""
         self._done_ns = NEVER
+        self.bytes_downloaded += len(self.firmware.data) if self.firmware is not None else 0
         self.ready_ns = at_ns
         self.become("ready", "successfully downloaded", at_ns)
 
