@@ -552,7 +552,7 @@ class Node:
         status = self.uplink.request({"req": "dfu.status"})
         about = status.get("body")
         self.outboard = False
-        if status.get("mode") == "ready" and about and about.get("length"):  # without, it has not yet got it whole
+        if "ready" in status.get("mode", "") and about and about.get("length"):  # outboard-ready, ready-retry, too
             self._take_offer(about)
 
     def _hear_settings(self):

@@ -46,9 +46,10 @@ class Contents:
 
     def files(self) -> dict[str, bytes]:
         """Path and content of each file but those that begin erased. Raises ImageError."""
-        found = {**FACTORY, f"{SLOT_FOLDER}/": b"", **base(self.version, self.model, self.source)}
-        if self.settings is not None:
+        found = {**FACTORY, f"{SLOT_FOLDER}/": b""}
+        if self.settings is not None:  # before what the manifest lists: where all of that is written, so are these
             found[SETTINGS_FILE] = self.settings
+        found |= base(self.version, self.model, self.source)
         for path, content in found.items():
             if MARKER.encode() in content:
                 raise ImageError(f"{path} has {MARKER} in it, by which Notehub looks for the version: take it out")
