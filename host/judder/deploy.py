@@ -196,12 +196,16 @@ def _obsolete(drive: Drive, files: dict[str, bytes]) -> list[str]:
 def _with_slots(intended: Plan, found: Mapping[str, Digest | None]) -> Plan:
     """The plan with slots: all that are missing, or none when there is no room for all of them."""
     dropped = list(intended.dropped)
-    lacking = intended.room_to_stage - intended.free_bytes
-    if lacking > 0:
-        dropped += [name for name in SLOTS if name not in dropped and found[name] is not None and _is_for_code(name)]
-    free = intended.free_bytes + _taken(found, [name for name in dropped if name not in intended.dropped])
+    free = intended.free_bytes
+    if intended.to_write and intended.room_to_stage + _SPARE_BYTES > free:
+        for_code = [
+            name for name in SLOTS if name.startswith("code") and name not in dropped and found[name] is not None
+        ]
+        dropped += for_code
+        free += _taken(found, for_code)
     slots = {name: size for name, size in SLOTS.items() if found[name] is None or name in dropped}
-    later = free - intended.room_to_stage + _taken(found, [*intended.changed, *intended.obsolete, *intended.defaults])
+    replaced = [path for path in intended.changed if path not in intended.kept]
+    later = free - intended.room_to_stage + _taken(found, [*replaced, *intended.obsolete, *intended.defaults])
     missing = sum(slots.values()) + _SPARE_BYTES - later
     remarks = list(intended.remarks)
     if slots and missing > 0:
@@ -211,10 +215,6 @@ def _with_slots(intended: Plan, found: Mapping[str, Digest | None]) -> Plan:
         )
         slots = {}
     return replace(intended, slots=slots, dropped=dropped, free_bytes=free, remarks=remarks)
-
-
-def _is_for_code(slot: str) -> bool:
-    return slot.startswith("code")
 
 
 def _taken(found: Mapping[str, Digest | None], paths: Iterable[str]) -> int:

@@ -410,9 +410,9 @@ def test_the_manifest_tells_what_was_deployed_and_a_second_deploy_writes_nothing
         deploy(FolderDrive(mounted), on_plan=lambda intended: lambda written: None, model=chosen)
         listing = read_manifest((mounted / MANIFEST).read_bytes())
         assert (listing["version"], listing["model"]) == (__version__, model_id)
-        files = firmware() | ({} if given is None else {MODEL_FILE: given})
+        files = firmware() | ({} if chosen is None else {MODEL_FILE: chosen})
         assert listing["files"] == {path: tuple(Digest.of(content)) for path, content in files.items()}
-        assert deploy(FolderDrive(mounted), on_plan=lambda intended: None, model=given).nothing
+        assert deploy(FolderDrive(mounted), on_plan=lambda intended: None, model=chosen).nothing
     assert (mounted / MODEL_FILE).read_bytes() == model
 
 
