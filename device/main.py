@@ -81,7 +81,11 @@ def read_drive():
 
 
 def main():
-    about, values = read_drive()
+    try:
+        about, values = read_drive()
+    except Exception as error:
+        failed(error)
+        raise
     print("judder %s starts" % about.version)
     pause_s = 0
     while True:

@@ -33,6 +33,7 @@ HEADER = "<4sBBBxIIIIII44s"  # magic, kind, state, tries; generation, base, leng
 
 running = {MODEL: None, CODE: None}  # the slots in use
 _open_files = {}
+_written = []  # names of those whose files must not be closed any more
 
 
 class Slot:
@@ -45,8 +46,8 @@ class Slot:
     def __init__(self, name):
         self.name = name
         if name not in _open_files:
-            _open_files[name] = open(name, "r+b")  # noqa: SIM115  # for good
-        self._file = _open_files[name]
+            _open_files[name] = _opened(name)
+        self._file, self.writable = _open_files[name]
         self.capacity = self._file.seek(0, 2) - CONTENT_AT - GUARD_BYTES
         self.kind = self.state = self.tries = 0
         self.generation = self.base = self.length = self.checksum = self.offer = self.done = 0
@@ -58,7 +59,7 @@ class Slot:
             fields = struct.unpack(HEADER, header[:size])
             self.kind, self.state, self.tries = fields[1:4]
             self.generation, self.base, self.length, self.checksum, self.offer, self.done = fields[4:10]
-            self.version = fields[10].rstrip(b"\0").decode()
+            self.version = str(fields[10].rstrip(b"\0"), "utf-8")
 
     def keep(self):
         """Write the header, and wait until it is written."""
@@ -117,9 +118,18 @@ class Slot:
         return self._file.read(size)
 
     def _write(self, at, data):
+        _written.append(self.name)
         self._file.seek(at)
         self._file.write(data)
         getattr(os, "sync", self._file.flush)()
+
+
+def _opened(name):
+    """The file, for good, and whether it can be written: not while the PC owns the drive."""
+    try:
+        return open(name, "r+b"), True
+    except OSError:
+        return open(name, "rb"), False
 
 
 class Content:
@@ -182,8 +192,9 @@ def choose(kind):
 
 
 def spare(kind):
-    """The slot that the next update goes into: one that is not in use. None when the drive has no slots."""
-    free = [slot for slot in slots(kind) if running[kind] is None or slot.name != running[kind].name]
+    """The slot that the next update goes into: one that is not in use. None when the drive has none to write to."""
+    free = [slot for slot in slots(kind) if slot.writable]
+    free = [slot for slot in free if running[kind] is None or slot.name != running[kind].name]
     return min(free, key=lambda slot: slot.generation) if free else None
 
 
@@ -220,7 +231,7 @@ def base(kind):
 
 def enter(kind):
     """Choose what is used of this kind from now on; of the code, what is imported. Never raises."""
-    running[kind] = None
+    running[kind] = slot = None
     try:
         slot = choose(kind)
         if slot is not None:
@@ -231,12 +242,17 @@ def enter(kind):
     except Exception as error:  # whatever it is, there is the base
         running[kind] = None
         print("what an update has brought is not used: %r" % (error,))
+        try:
+            if slot is not None and slot.state == TRIAL:
+                slot.end(FAILED)
+        except OSError:  # in service mode, say
+            pass
 
 
 def code_failed(error):
     """Code of an update has raised `error` before it could work: never again. Does nothing for the base's code."""
     slot = running[CODE]
-    if slot is not None:
+    if slot is not None and (slot.state == TRIAL or not isinstance(error, MemoryError)):  # which may be the settings'
         print("%s does not start: %r" % (slot.version, error))
         slot.end(FAILED)
         restart()
@@ -260,7 +276,7 @@ def restart():
 
 def let_go():
     """Have this module take no memory, on a board that has no use for it now."""
-    if not any(running.values()):
+    if not any(running.values()) and not _written:
         del sys.modules["slots"]
 
 

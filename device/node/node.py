@@ -21,7 +21,7 @@ from node.pacing import PAUSE_S, Budget, Pause
 from node.policy import ASKED, BEFORE_EVENT, SCHEDULE, choose
 from node.report import FIRST_REPORT, Reports
 from node.ring import Ring
-from node.uplink import HELD_S, PAUSED_S, DeniedError, LinkError, RefusedError
+from node.uplink import HELD_S, PAUSED_S, TRIED_S, DeniedError, LinkError, RefusedError
 from node.window import OVERRUN, SLOW_BUS, UNKNOWN_LOSS, Window
 from safemode import FILE as RECOVERIES_FILE
 
@@ -126,11 +126,15 @@ class Node:
         self.told = False
         self.held_s = 0  # for how long outboard updates are held back, as the Notecard was told last
         self.outboard = False  # one waits
-        self.update = None  # a file that is being fetched
+        self.offered = False  # a file waits, is being fetched or on trial
+        self.update = None
         self.next_hold_us = 0
         self.next_listen_us = 0
         self.heard_s = 0  # what Notehub has set was last changed then
         self.version_told = False
+        self.measured = False  # a window of this start was captured
+        self.arrived = False  # a frame of this start is stored
+        self.watched = False  # the watchdog is armed
         self.settled = False  # what was on trial
         self.trial_until_us = clock.now_us() + TRIAL_S * 1000000
         self.restart_due = False
@@ -150,7 +154,7 @@ class Node:
     def stop(self):
         """Leave parts and bus to whoever is at the console; the Notecard is not to reset them at their work."""
         try:
-            if self.settings.watchdog_s:
+            if self.settings.watchdog_s or self.watched:
                 self.uplink.leave()
             if self.identity is not None:
                 self._keep_boot_note(self.window.sequence)
@@ -184,6 +188,8 @@ class Node:
 
     def _due(self, now_us):
         link_free = now_us >= self.link_pause.until_us
+        if now_us >= self.trial_until_us:
+            return self._end_trial
         if self.identity is None:
             return self._connect if link_free else None
         capture_due = now_us >= max(0 if self.window.request else self.next_capture_us, self.capture_pause.until_us)
@@ -192,8 +198,6 @@ class Node:
             return self._watch
         if capture_due:
             return self._capture
-        if now_us >= self.trial_until_us:
-            return self._end_trial
         if now_us >= self.keep_pause.until_us:
             if now_us >= self.reports.due_us() and not self.ring.holds_report(self.window.boot):
                 return self._report
@@ -202,21 +206,23 @@ class Node:
         return self._due_on_link(now_us) if link_free else None
 
     def _due_on_link(self, now_us):
+        if now_us >= self.next_hold_us:
+            return self._hold
         if self.update is not None:
             return self._fetch_update
         if len(self.ring) and self.may_send() > 0:
             return self._send
         if self.restart_due and not len(self.ring):
             return self._restart
-        if self.held_s != self._hold_s() or now_us >= self.next_hold_us:
+        if self.held_s != self._hold_s():
             return self._hold
         if not self.note_kept or (self.told and self.untold):
             return self._renew_boot_note
         if self.answer:
             return self._answer
-        if not self.version_told and self.window.sequence and not self.manifest.damage:
+        if not self.version_told and self.measured and not self.manifest.damage:
             return self._tell_version
-        if self.well and not self.settled:
+        if self.arrived and self.measured and not self.settled:
             return self._settle
         if now_us >= self.next_time_us:
             return self._learn_time
@@ -224,7 +230,9 @@ class Node:
 
     def _watch_due(self, now_us, capture_due):
         """Whatever the link does; only a capture goes first, and only one."""
-        if not self.settings.watchdog_s or now_us < max(self.next_watch_us, self.watch_pause.until_us):
+        if not (self.settings.watchdog_s or self.watched) or now_us < max(
+            self.next_watch_us, self.watch_pause.until_us
+        ):
             return False
         return not capture_due or self.capture_began_us >= self.next_watch_us
 
@@ -259,6 +267,8 @@ class Node:
 
     def _connect(self):
         self.uplink.connect()
+        self.held_s = HELD_S
+        self.next_hold_us = clock.now_us() + HELD_S * 500000
         from node import boots
 
         boots.meet(self)
@@ -324,6 +334,7 @@ class Node:
         watchdog_s = self.settings.watchdog_s
         try:
             self.uplink.watch(watchdog_s)
+            self.watched = watchdog_s > 0
         except RefusedError as error:
             if watchdog_s and not self.watch_refused:
                 print("%s: no watchdog; a newer Notecard firmware may have it, WATCHDOG_S = 0 asks for none" % error)
@@ -342,6 +353,8 @@ class Node:
         """For how long outboard updates are to be held back as things are: not at all when one may come."""
         if len(self.ring):
             return HELD_S
+        if self.offered:
+            return TRIED_S
         return 0 if self.outboard else PAUSED_S
 
     def _hold(self, seconds=None):
@@ -354,7 +367,7 @@ class Node:
 
     def _hold_updates(self):
         """Before a window exists that an update would wipe out. A Notecard that does not answer cannot update us."""
-        if self.held_s != HELD_S:
+        if self.held_s != HELD_S or clock.now_us() >= self.next_hold_us:
             try:
                 self._hold(HELD_S)
             except LinkError as error:
@@ -395,6 +408,7 @@ class Node:
                 self.answer, filled.request = (filled.request, key), ""
             else:
                 self.policy.sent(trigger)
+        self.measured = True
         if self.capture_began_us >= self.next_capture_us:
             self._schedule()
         self._count(filled, tries)
@@ -504,6 +518,7 @@ class Node:
         for key in stored:
             if self.ring.release(key):
                 released += 1
+                self.arrived = self.arrived or key[0] == self.window.boot
                 print("%s stored" % named(key))
                 self.told = self.told or (key[0] == self.window.boot and key[1] >= FIRST_REPORT)  # each names them
         for boot, sequence, reason in refused:
@@ -543,21 +558,21 @@ class Node:
         self.next_listen_us = clock.now_us() + self.settings.listen_every_s * 1000000
         if self._hear_settings():
             return
-        asked = None if self.window.request else self.uplink.asked()
+        asked, in_queue = (None, False) if self.window.request else self.uplink.asked()
         if asked is not None:
             from node import remote
 
-            remote.heed(self, asked)
+            remote.heed(self, asked, in_queue)
             let_go("remote", "settings")
-        status = self.uplink.request({"req": "dfu.status"})
+        status = self.uplink.optional({"req": "dfu.status"})
         about = status.get("body")
-        self.outboard = False
+        self.outboard = self.offered = False
         if "ready" in status.get("mode", "") and about and about.get("length"):  # outboard-ready, ready-retry, too
             self._take_offer(about)
 
     def _hear_settings(self):
         """Whether Notehub's variables have changed, and are in force now."""
-        modified_s = self.uplink.request({"req": "env.modified"}).get("time", 0)
+        modified_s = self.uplink.optional({"req": "env.modified"}).get("time", 0)
         if modified_s == self.heard_s:
             return False
         from node import remote
@@ -586,10 +601,11 @@ class Node:
     def _take_offer(self, about):
         from node import update
 
-        if not update.is_file(about):
+        self.offered = update.is_file(about)
+        if not self.offered:
             self.outboard = True
         elif not len(self.ring) and not self.restart_due and not update.is_known(self.uplink, about):
-            self._hold(PAUSED_S)
+            self._hold(TRIED_S)
             self.update = update.Update(self.uplink, about)
 
     def _fetch_update(self):
@@ -600,7 +616,7 @@ class Node:
             self.restart_due = whole
 
     def _settle(self):
-        """A window or report of this start has arrived: what was on trial has proved itself."""
+        """What was on trial has proved itself."""
         if "slots" in sys.modules:
             from node import update
 
@@ -626,7 +642,7 @@ class Node:
             return
         self.ring.spill()
         if not self.ring.in_ram() or not self.ring.has_room(len(self.frame)):
-            if self.ring.in_ram():
+            if self.ring.in_ram() and self.identity is not None:
                 self._keep_boot_note(self.window.sequence)
             sys.modules["slots"].end_try()
 

@@ -21,29 +21,35 @@ ID_BYTES = 32
 
 
 def hear(node):
-    """Take over Notehub's variables for this board. Raises LinkError."""
+    """Take over Notehub's variables for this board. Raises LinkError, but for what the Notecard will not do."""
     uplink = node.uplink
     names = [row[0] for row in settings.TABLE]
-    remote = uplink.request({"req": "env.get", "names": names}).get("body") or {}
+    remote = uplink.optional({"req": "env.get", "names": names}).get("body") or {}
     remote = {name.upper(): remote[name] for name in remote}
     good = uplink.note(GOOD_NOTE) or {}
     values = settings.load(remote=remote, good=good)
     try:
         adopt(node, values)
     except MemoryError:
-        remote.pop("SAMPLES", None)
+        remote["SAMPLES"] = str(node.window.samples)
+        refused = dict(
+            values.refused, SAMPLES="SAMPLES = %s; memory has no room for so many" % values.changed["SAMPLES"]
+        )
         values = settings.load(remote=remote, good=good)
-        values.refused["SAMPLES"] = "memory has no room for so many"
+        values.refused = refused
         adopt(node, values)
-    for name in values.refused:
-        print("not set from afar: %s" % values.refused[name])
+    for line in list(values.refused.values()) + values.complaints:
+        print("not set from afar: %s" % line)
     print("settings %s: %s" % (values.hash, values.changed))
-    if values.in_force != good:
-        uplink.keep_note(GOOD_NOTE, values.in_force)
     body = {"hash": values.hash, "settings": values.changed}
     if values.refused:
         body["refused"] = values.refused
-    uplink.request({"req": "note.add", "file": "settings.qo", "body": body, "sync": True})
+    try:
+        if values.in_force != good:
+            uplink.keep_note(GOOD_NOTE, values.in_force)
+        uplink.request({"req": "note.add", "file": "settings.qo", "body": body, "sync": True})
+    except RefusedError as error:
+        print("%s: settings are in force, and nobody is told" % error)
 
 
 def adopt(node, values):
@@ -55,7 +61,7 @@ def adopt(node, values):
         window = Window(values.samples)
         window.boot, window.sequence, window.request = node.window.boot, node.window.sequence, node.window.request
         size = frame.max_length(values.samples, TEXT_BYTES + len(values.label) + len(values.session))
-        buffer = bytearray(max(size, len(node.frame)))
+        buffer = bytearray(size) if size > len(node.frame) else node.frame
         rice.reserve(values.samples)
         node.frame = buffer
     node.window, node.settings = window, values
@@ -76,9 +82,9 @@ def adopt(node, values):
     gc.collect()
 
 
-def heed(node, asked):
+def heed(node, asked, in_queue):
     """A window is wanted now: the next one will be it. What is no order of ours, or an old one, is put away."""
-    wanted = asked.get("capture", asked.get("id"))
+    wanted = asked.get("id" if in_queue else "capture")
     if isinstance(wanted, str) and 0 < len(wanted.encode()) <= ID_BYTES:
         if wanted not in _answered(node.uplink):
             print("asked for a window: %s" % wanted)
@@ -86,27 +92,22 @@ def heed(node, asked):
             return
     else:
         print("asked for a window without an id of 1 to %d bytes: %r" % (ID_BYTES, asked))
-    _put_away(node.uplink, wanted)
+    if in_queue:
+        node.uplink.optional({"req": "note.get", "file": ORDERS, "delete": True})
 
 
 def answer(uplink, wanted, key):
-    """The window that was asked for is kept, under this key. Raises LinkError."""
+    """The window that was asked for is kept under this key. Raises LinkError, but for what the Notecard will not do."""
     answered = [one for one in _answered(uplink) if one != wanted] + [wanted]
-    uplink.keep_note(ASKED_NOTE, {"ids": answered[-REMEMBERED:]})
     body = {"id": wanted, "boot": "%08x" % key[0], "sequence": key[1]}
-    uplink.request({"req": "note.add", "file": "capture.qo", "body": body, "sync": True})
-    _put_away(uplink, wanted)
+    try:
+        uplink.keep_note(ASKED_NOTE, {"ids": answered[-REMEMBERED:]})
+        uplink.request({"req": "note.add", "file": "capture.qo", "body": body, "sync": True})
+    except RefusedError as error:
+        print("%s: nobody is told of the window for %s" % (error, wanted))
+    if (uplink.optional({"req": "note.get", "file": ORDERS}).get("body") or {}).get("id") == wanted:
+        uplink.optional({"req": "note.get", "file": ORDERS, "delete": True})  # not one that a signal asked for
 
 
 def _answered(uplink):
     return (uplink.note(ASKED_NOTE) or {}).get("ids", [])
-
-
-def _put_away(uplink, wanted):
-    """Take this order out of the queue; a signal was never there."""
-    order = {"req": "note.get", "file": ORDERS}
-    try:
-        if uplink.request(order).get("body", {}).get("id") == wanted:
-            uplink.request({"req": "note.get", "file": ORDERS, "delete": True})
-    except RefusedError:  # the queue is empty
-        pass

@@ -14,6 +14,7 @@ import slots
 from node.uplink import LinkError, RefusedError
 
 ENDING = ".judder"  # any other file is for an outboard update
+LEAD = b"/// BINPACK ///\nHOST: judder\n/// BINPACK ///\n\0"  # a Notecard that would flash it finds no host of its own
 MAGIC = b"VU\xc1\x7f"
 VERSION = 1
 HEADER = "<4sBBHII44sI"  # magic, version, kind, header length, content: length and CRC-32; version; CRC-32 of all this
@@ -21,7 +22,7 @@ HEADER_LENGTH = 64
 CHUNK_BYTES = 4096
 PAYLOAD_BYTES = 1024  # of a chunk as base64
 MD5_TRIES = 5
-ENTRY_TRIES = 30
+FAILURES = 10  # that a file may cost: the board is off the network meanwhile
 
 
 class UpdateError(Exception):
@@ -34,67 +35,92 @@ def is_file(about):
 
 
 class Update:
-    """`step` until it returns whether it is there now. Raises LinkError, and can go on then."""
+    """`step` until it returns whether it is there now. Whatever it raises, it can go on then, or has given up."""
 
     def __init__(self, uplink, about):
         self._uplink = uplink
-        self._length = about["length"]
+        self._length = about["length"] - len(LEAD) - HEADER_LENGTH
         self._offer = offer_of(about)
         self._slot = None
-        self._entries = 0
+        self._failures = 0
         self._binary = True
+        self._over = None  # whether it is whole, once the Notecard has no more to do with it
+        self._refusal = None
 
     def step(self):
         """Fetch one piece. None while there are more, True when it is whole, False when it will not do."""
-        whole = False
-        try:
-            slot = self._slot
-            if slot is None:
-                self._slot = self._enter()
-                return None
-            if slot.done < slot.length:
-                slot.put(self._get(HEADER_LENGTH + slot.done, min(CHUNK_BYTES, slot.length - slot.done)))
-                slot.keep()
-                return None
-            _finish(slot)
-            whole = True
-        except UpdateError as error:
-            _tell(self._uplink, "err", str(error))
+        if self._over is None:
+            try:
+                self._fetch()
+            except UpdateError as error:
+                self._give_up(str(error))
+            except Exception as error:
+                self._slot = None  # to be entered anew: the Notecard may have forgotten what it was at
+                self._failures += 1
+                if self._failures < FAILURES:
+                    raise
+                self._give_up("%d failures, the last one: %s" % (FAILURES, error))
+        return None if self._over is None else self._leave()
+
+    def _give_up(self, reason):
+        self._over, self._refusal = False, reason
+
+    def _leave(self):
+        if self._refusal:
+            _tell(self._uplink, "err", self._refusal)
+            self._refusal = None
         self._uplink.request({"req": "hub.set", "mode": "dfu-completed"})
         self._uplink.request({"req": "hub.set", "mode": "continuous"})
-        return whole
+        return self._over
+
+    def _fetch(self):
+        slot = self._slot
+        if slot is None:
+            self._slot = self._enter()
+        elif slot.done < slot.length:
+            at = len(LEAD) + HEADER_LENGTH + slot.done
+            slot.put(self._get(at, min(CHUNK_BYTES, slot.length - slot.done)))
+            slot.keep()
+        else:
+            _finish(slot)
+            self._over = True
 
     def _enter(self):
         """Have the Notecard give the file out, and find the slot for it."""
         self._uplink.request({"req": "hub.set", "mode": "dfu"})
-        try:
-            self._uplink.request({"req": "dfu.get", "length": 0})
-        except RefusedError:
-            self._entries += 1
-            if self._entries < ENTRY_TRIES:
-                raise
-            raise UpdateError("the Notecard does not give it out")
-        header = self._get(0, HEADER_LENGTH) if self._length >= HEADER_LENGTH else bytes(HEADER_LENGTH)
-        magic, version, kind, header_length, length, checksum, name, check = struct.unpack(HEADER, header)
-        if magic != MAGIC or check != crc32(header[:-4]) & 0xFFFFFFFF:
-            raise UpdateError("it is no update file")
-        if version != VERSION or kind not in slots.NAMES or header_length != HEADER_LENGTH:
-            raise UpdateError("this firmware takes no updates of version %d, kind %d" % (version, kind))
-        if self._length != HEADER_LENGTH + length:
-            raise UpdateError("%d of its %d bytes are there" % (self._length - HEADER_LENGTH, length))
+        self._uplink.request({"req": "dfu.get", "length": 0})
+        kind, length, checksum, version = self._header()
         slot = slots.spare(kind)
-        if slot is None or length > slot.capacity:
-            there = slot.capacity if slot is not None else 0
-            raise UpdateError("it has %d bytes, the board's slots (judder deploy makes them) %d" % (length, there))
+        if slot is None:
+            raise UpdateError("no slot can be written: judder deploy makes them, and in service mode they are the PC's")
+        if length > slot.capacity:
+            raise UpdateError("it has %d bytes, and the board's slots have %d" % (length, slot.capacity))
         if not (slot.state == slots.LOADING and slot.offer == self._offer and slot.checksum == checksum):
             slot.kind, slot.state, slot.tries, slot.done = kind, slots.LOADING, 0, 0
-            slot.length, slot.checksum, slot.offer = length, checksum, self._offer
-            slot.version = name.rstrip(b"\0").decode()
+            slot.length, slot.checksum, slot.offer, slot.version = length, checksum, self._offer, version
             slot.generation = max([one.generation for one in slots.slots(kind)]) + 1
             slot.base = slots.base(kind)
             slot.keep()
         print("fetching %s, %d of %d bytes are there" % (slot.version, slot.done, length))
         return slot
+
+    def _header(self):
+        """Kind, length and CRC-32 of the content, version."""
+        head = self._get(0, len(LEAD) + HEADER_LENGTH) if self._length > 0 else b""
+        if not head.startswith(LEAD + MAGIC):
+            raise UpdateError("it is no update file")
+        header = head[len(LEAD) :]
+        _, version, kind, header_length, length, checksum, name, check = struct.unpack(HEADER, header)
+        if check != crc32(header[:-4]) & 0xFFFFFFFF:
+            raise UpdateError("it is no update file")
+        if version != VERSION or kind not in slots.NAMES or header_length != HEADER_LENGTH:
+            raise UpdateError("this firmware takes no updates of version %d, kind %d" % (version, kind))
+        if self._length != length:
+            raise UpdateError("%d of its %d bytes are there" % (self._length, length))
+        try:
+            return kind, length, checksum, name.rstrip(b"\0").decode()
+        except ValueError:
+            raise UpdateError("its version is no text")
 
     def _get(self, offset, length):
         """These bytes of the file, checked by their MD5."""
@@ -145,7 +171,7 @@ def is_known(uplink, about):
     """Whether what the Notecard has is here already; then it is told what became of it, if that is known yet."""
     for kind in slots.NAMES:
         for slot in slots.slots(kind):
-            if slot.offer == offer_of(about) and slot.state in (slots.TRIAL, slots.PROVEN, slots.FAILED):
+            if slot.offer == offer_of(about) and slot.state > slots.LOADING and slot.base == slots.base(kind):
                 if slot.state == slots.PROVEN:
                     _tell(uplink, "status", "%s is in use" % slot.version)
                 elif slot.state == slots.FAILED:
@@ -155,7 +181,7 @@ def is_known(uplink, about):
 
 
 def settle(model):
-    """A frame of this start has arrived: what was on trial has proved itself. `model` is the one in use."""
+    """A window was captured, and a frame of this start has arrived: what was on trial has proved itself."""
     for slot in slots.running.values():
         if slot is not None and slot.state == slots.TRIAL and (slot.kind == slots.CODE or model is not None):
             slot.end(slots.PROVEN)

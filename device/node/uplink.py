@@ -25,7 +25,8 @@ ATTEMPTS = 3
 UNCONNECTED = "not connected to Notehub; if it stays so, check antenna, coverage and SIM"
 DOUBT_EVERY = 8
 HELD_S = 604800  # for how long outboard updates are held back while windows wait
-PAUSED_S = 3600  # and while none do, but nobody has looked at what would be flashed
+PAUSED_S = 3600  # while none do, but nobody has looked at what would be flashed
+TRIED_S = 43200  # while a file for us is fetched and on trial
 ORDERS = "capture.qi"
 NOTES = "judder.dbx"  # a database that never leaves the Notecard (note.add); no update of the board wipes it
 POST_OVERHEAD_BYTES = 1024  # of a web.post, besides its body
@@ -137,16 +138,19 @@ class Uplink:
         self._stock = settings.transfer == "stock"
 
     def asked(self):
-        """What Notehub wants of us now: the body of a signal, or of the oldest note in ORDERS; None: nothing."""
-        signal = self._optional({"req": "hub.signal"})
-        return signal or self._optional({"req": "note.get", "file": ORDERS})
+        """What Notehub wants of us now: the body of a signal or of the oldest note in ORDERS, and whether it is one."""
+        signal = self.optional({"req": "hub.signal"}).get("body")
+        if signal:
+            return signal, False
+        note = self.optional({"req": "note.get", "file": ORDERS})
+        return (note.get("body") or {}, True) if note else (None, False)
 
-    def _optional(self, request):
-        """The body of the reply; None without one, or when the Notecard has nothing or knows no such request."""
+    def optional(self, request):
+        """The reply; {} when the Notecard has nothing, or will not."""
         try:
-            return self.request(request).get("body")
+            return self.request(request)
         except RefusedError:
-            return None
+            return {}
 
     def say_version(self, said):
         """Tell Notehub what runs here."""

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from zlib import crc32
 
-from judder.update import MAGIC, Kind, Update, UpdateError
+from judder.update import Kind, Update, UpdateError, is_update
 
 BINPACK = b"/// BINPACK ///"
 MODEL = b"VM\xc1\x7f"
@@ -45,10 +45,10 @@ def recognise(data: bytes, version: str | None = None) -> Artefact:
     """What the content of a file is. `version` goes with a binpack that does not say. Raises ArtefactError."""
     if len(data) > MOST_BYTES:
         raise ArtefactError(f"{len(data)} bytes are too many: a Notecard takes up to {MOST_BYTES}")
+    if is_update(data):
+        return _of_update(data, version)
     if data.startswith(BINPACK):
         return Artefact(data, _version_of_binpack(data, version), ".binpack")
-    if data.startswith(MAGIC):
-        return _of_update(data, version)
     if data.startswith(MODEL):
         return _of_update(_wrapped(data), version)
     raise ArtefactError(

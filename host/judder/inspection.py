@@ -51,7 +51,7 @@ class Inspection:
 
 def inspect(data: bytes) -> Inspection:
     """Any binpack, FAT12 volume or update by file. Raises InspectionError for what is none, or a damaged update."""
-    if data.startswith(update.MAGIC):
+    if update.is_update(data):
         return _update(data)
     if fat12.is_volume(data):
         files, listed, wrong = _drive(data)

@@ -1,8 +1,9 @@
-"""The file that Notehub gives a board to take over: a header that says what it is, then the content.
+"""The file that Notehub gives a board to take over: a lead, a header that says what it is, then the content.
 
-Little-endian: magic `56 55 C1 7F`, u8 version (1), u8 kind (1 model, 2 code), u16 header length (64), u32 length and
-u32 CRC-32 of the content, 44 bytes of version text (UTF-8, filled up with NUL; of a model, its id), u32 CRC-32 of the
-60 bytes before. The magic tells it from a binpack, which a Notecard flashes itself.
+The lead is the beginning of an image for no host that a Notecard knows, so that it flashes none of this by mistake. Then,
+little-endian: magic `56 55 C1 7F`, u8 version (1), u8 kind (1 model, 2 code), u16 header length (64), u32 length and u32
+CRC-32 of the content, 44 bytes of version text (UTF-8, filled up with NUL; of a model, its id), u32 CRC-32 of the 60
+bytes before.
 """
 
 import struct
@@ -11,6 +12,7 @@ from enum import IntEnum
 from typing import Self
 from zlib import crc32
 
+LEAD = b"/// BINPACK ///\nHOST: judder\n/// BINPACK ///\n\0"
 MAGIC = b"VU\xc1\x7f"
 HEADER = struct.Struct("<4sBBHII44sI")
 VERSION = 1
@@ -54,13 +56,14 @@ class Update:
             self.version.encode(),
             0,
         )[:_SEALED]
-        return head + struct.pack("<I", crc32(head)) + self.content
+        return LEAD + head + struct.pack("<I", crc32(head)) + self.content
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Of a whole file. Raises UpdateError."""
-        if len(data) < HEADER.size or data[:4] != MAGIC:
+        if not is_update(data) or len(data) < len(LEAD) + HEADER.size:
             raise UpdateError("this is no update file: its magic is missing")
+        data = data[len(LEAD) :]
         _, version, kind, header_length, length, content_crc32, text, header_crc32 = HEADER.unpack_from(data)
         if crc32(data[:_SEALED]) != header_crc32:
             raise UpdateError("the header is damaged: its CRC-32 is wrong")
@@ -75,3 +78,8 @@ class Update:
             return cls(Kind(kind), text.rstrip(b"\0").decode(), content)
         except ValueError as error:
             raise UpdateError(f"the header says what no version of ours means: {error}") from None
+
+
+def is_update(data: bytes) -> bool:
+    """Whether it begins as one."""
+    return data.startswith(LEAD + MAGIC)

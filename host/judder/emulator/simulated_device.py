@@ -14,7 +14,7 @@ from judder.board import board_settings
 from judder.emulator.notecard.line import Fields
 from judder.emulator.notecard.twin import Event, Firmware, Inbound
 from judder.emulator.notehub_project import Entry, Members, Project
-from judder.update import MAGIC, Kind, Update
+from judder.update import Kind, Update, is_update
 
 
 class Fate(StrEnum):
@@ -146,7 +146,7 @@ class SimulatedDevice:
 
 def _content(firmware: Firmware) -> tuple[Kind, str]:
     """Kind and version that a host reports after taking it."""
-    if firmware.data[:4] == MAGIC:
+    if is_update(firmware.data):
         update = Update.parse(firmware.data)
         return update.kind, update.version
     return Kind.CODE, firmware.version
