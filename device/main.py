@@ -72,11 +72,11 @@ def stop(node):
 
 
 def read_drive():
-    """Settings and Manifest; the modules that read them take no memory afterwards."""
-    from node import manifest, settings
+    """Manifest and Settings. What is needed until the Notecard has answered is compiled now, while there is room."""
+    from node import boots, manifest, remote, settings  # noqa: F401
 
     about, values = manifest.read(), settings.load()
-    let_go("manifest", "settings")
+    let_go("manifest")
     return about, values
 
 

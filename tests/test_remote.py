@@ -2,7 +2,10 @@
 
 import pytest
 
+from judder.emulator.notecard import Fault
+from judder.emulator.notecard.line import seal
 from judder.emulator.notecard.twin import Inbound
+from judder.emulator.runtime import RuntimeMissingError, micropython
 
 FAST = {"CAPTURE_EVERY_S": 120, "LISTEN_EVERY_S": 10, "SAMPLES": 128}
 
@@ -65,8 +68,6 @@ def test_a_wrong_value_is_refused_with_the_reason_and_the_last_good_one_stays_al
 
 
 def test_windows_that_no_memory_has_room_for_are_refused_and_the_rest_is_taken(loop):
-    from judder.emulator.runtime import RuntimeMissingError, micropython
-
     try:
         runtime = micropython()
     except RuntimeMissingError as error:
@@ -79,7 +80,7 @@ def test_windows_that_no_memory_has_room_for_are_refused_and_the_rest_is_taken(l
     running.check_nothing_lost_or_doubled()
     last = in_order(running)[-1]
     assert (len(last), last.label) == (128, "worn")
-    assert echoed(bench)[-1]["refused"] == {"SAMPLES": "memory has no room for so many"}
+    assert echoed(bench)[-1]["refused"] == {"SAMPLES": "SAMPLES = 4096; memory has no room for so many"}
 
 
 def test_upload_and_thresholds_change_the_policy_and_change_back(loop):
@@ -131,11 +132,11 @@ def test_an_order_without_an_id_is_put_away_and_the_next_is_heard(loop):
     running = loop(settings=FAST | {"CAPTURE_EVERY_S": 3600})
     with running.bench as bench:
         bench.run(1)
-        for body in ({}, {"id": 5}, {"id": "x" * 40}, {"id": "good"}):
-            bench.notecard.twin.send_note(Inbound("capture.qi", body))
+        for body in ({}, None, {"id": 5}, {"id": "x" * 40}, {"capture": "no"}, {"id": "good"}):
+            bench.notecard.twin.send_note(Inbound("capture.qi", body, b"" if body is not None else b"x"))
         bench.run_for(200)
     running.check_nothing_lost_or_doubled()
-    assert len(running.said("without an id of 1 to 32 bytes")) == 3
+    assert len(running.said("without an id of 1 to 32 bytes")) == 5
     assert [window.request for window in in_order(running)][-1] == "good"
 
 
@@ -151,3 +152,53 @@ def test_a_power_cut_before_the_answer_repeats_the_capture_and_not_the_answer(lo
         bench.run_for(200)
     assert [body["id"] for body in answered(bench)] == ["one"]
     assert [window.request for window in running.stored().values()].count("one") == 1
+
+
+def test_a_board_that_sends_no_windows_says_what_it_runs_all_the_same(loop):
+    running = loop(settings=FAST | {"UPLOAD": "off"})
+    with running.bench as bench:
+        bench.run_for(400)
+    assert bench.kept_back
+    assert bench.notecard.host_version["version"] == "0.1.0"
+
+
+def test_a_watchdog_that_is_called_off_from_afar_is_disarmed(loop):
+    running = loop(settings=FAST | {"WATCHDOG_S": 1800})
+    with running.bench as bench:
+        bench.run(2)
+        bench.notecard.twin.set_environment({"WATCHDOG_S": "0"})
+        bench.run_for(2 * 3600)
+    assert not bench.notecard.attn.pulses
+
+
+@pytest.mark.parametrize("name", ["env.get", "env.modified", "note.add", "hub.signal", "dfu.status"])
+def test_a_notecard_that_refuses_what_is_asked_from_afar_keeps_no_board_from_measuring(loop, name):
+    class Refused(Fault):
+        def replies(self, request, lines):
+            return [seal({"err": "no {refused}"}, request.sequence)] if request.name == name else lines
+
+    running = loop(settings=FAST)
+    running.bench.notecard.faults.append(Refused())
+    with running.bench as bench:
+        bench.notecard.twin.set_environment({"LABEL": "worn"})
+        bench.run(3)
+        bench.notecard.twin.send_note(Inbound("capture.qi", {"id": "one"}))
+        bench.run(len(bench.captured) + 3)
+    running.check_nothing_lost_or_doubled()
+
+
+def test_the_last_good_number_of_samples_stays_when_memory_has_no_room_for_another(loop):
+    try:
+        runtime = micropython()
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    running = loop(settings=FAST, runtime=runtime)
+    with running.bench as bench:
+        for samples in ("512", "4096"):
+            bench.notecard.twin.set_environment({"SAMPLES": samples})
+            bench.run(len(bench.captured) + 3)
+        bench.swan.reset()
+        bench.run(len(bench.captured) + 3)
+    running.check_nothing_lost_or_doubled()
+    assert len(in_order(running)[-1]) == 512
+    assert not running.said("MemoryError")

@@ -11,6 +11,7 @@ from tests.models import drawn
 from judder import code
 from judder.board import SLOTS, Tree, tree
 from judder.emulator.notecard import Fault, WebResponse
+from judder.emulator.notecard.line import seal
 from judder.emulator.notecard.twin import Firmware
 from judder.emulator.runtime import MODEL_HEAP_KB, RuntimeMissingError, micropython
 from judder.update import Kind, Update
@@ -153,9 +154,9 @@ def test_code_on_a_real_micropython_s_fat(loop, tmp_path):
     [
         (lambda data: b"\x00" * 5000, "it is no update file"),
         (lambda data: data[:40], "it is no update file"),
-        (lambda data: data[:-1], "11"),
+        (lambda data: data[:-1], "12211 of its 12212 bytes are there"),
         (lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "its content does not match its checksum"),
-        (lambda data: Update(Kind.MODEL, "big", bytes(33000)).to_bytes(), "the board's slots (judder deploy"),
+        (lambda data: Update(Kind.MODEL, "big", bytes(33000)).to_bytes(), "and the board's slots have 20992"),
         (lambda data: of_model(data[64:-8] + bytes(8)), "did not prove itself"),
     ],
 )
@@ -197,4 +198,94 @@ def test_what_is_not_ours_is_for_an_outboard_update_and_waits_until_nothing_wait
         assert not set(bench.captured) - bench.acknowledged
         bench.run_for(60)
         assert [one.name for one in outboard.flashed] == ["v2.binpack"]
+    running.check_nothing_lost_or_doubled()
+
+
+# --- what a file must not do ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "what"),
+    [
+        (
+            "uplink.py",
+            '        version = self.request({"req": "card.version"})["version"]\n',
+            "        version = nothing\n",
+        ),
+        ("settings.py", "def load(", "def loads("),
+        ("manifest.py", "def read(", "def reads("),
+        ("node.py", "            tries = capture(", "            raise OSError(5)\n            tries = capture("),
+    ],
+)
+def test_code_that_cannot_connect_read_or_measure_makes_way_too(loop, tmp_path, name, where, what):
+    def edit(one, text):
+        assert one != name or where in text
+        return text.replace(where, what) if one == name else text
+
+    running = with_slots(loop(settings=FAST | {"CAPTURE_EVERY_S": 900}))
+    with running.bench as bench:
+        bench.run(2)
+        offer(bench, of_code(tmp_path, edit))
+        until(running, "update: 0.2.0 did not prove itself", 86400)
+        bench.run(len(bench.captured) + 2)
+    running.check_nothing_lost_or_doubled()
+    assert bench.notecard.host_version["version"] == "0.1.0"
+
+
+def test_what_was_in_use_before_is_used_again_without_fetching_and_what_failed_may_be_tried_again(loop):
+    running = with_slots(loop(settings=FAST))
+    first, second = model(1), model(2)
+    spoilt = of_model(first[0][:-8] + bytes(8))
+    with running.bench as bench:
+        bench.run(1)
+        for number, (data, said) in enumerate(
+            [
+                (of_model(first[0]), f"{first[1]} is in use"),
+                (of_model(second[0]), f"{second[1]} is in use"),
+                (of_model(first[0]), f"{first[1]} is in use"),
+                (spoilt, "00000000 did not prove itself, and is not used"),
+                (spoilt, "00000000 did not prove itself, and is not used"),
+                (of_model(second[0]), f"{second[1]} is in use"),
+            ]
+        ):
+            del running.lines[:]
+            before = bench.notecard.executed["dfu.get"]
+            offer(bench, data, f"{data[56:64].hex()}.judder")
+            until(running, f"update: {said}")
+            assert (bench.notecard.executed["dfu.get"] == before) == (number == 2)
+            bench.run(len(bench.captured) + 1)
+    running.check_nothing_lost_or_doubled()
+    assert in_order(running)[-1].model == second[1]
+
+
+def test_a_fetch_that_fails_for_long_is_given_up_and_the_board_is_back_on_the_network(loop):
+    class Refused(Fault):
+        def replies(self, request, lines):
+            if request.name == "dfu.get" and request.fields.get("length"):
+                return [seal({"err": "no {dfu-not-ready}"}, request.sequence)]
+            return lines
+
+    running = with_slots(loop(settings=FAST))
+    with running.bench as bench:
+        bench.run(1)
+        bench.notecard.faults.append(Refused())
+        offer(bench, of_model(model(1)[0]))
+        until(running, "update: 10 failures", 7200)
+        bench.run(len(bench.captured) + 2)
+    running.check_nothing_lost_or_doubled()
+    assert bench.notecard.update.mode == "error"
+    assert bench.notecard.hub["mode"] == "continuous"
+
+
+def test_what_holds_an_outboard_update_back_is_renewed_as_long_as_windows_wait(loop):
+    day_ns = 86400 * 10**9
+    running = loop(settings={"SAMPLES": 64, "CAPTURE_EVERY_S": 14400, "LISTEN_EVERY_S": 3600})
+    with running.bench as bench:
+        bench.run(1)
+        bench.notecard.faults.append(Down())
+        bench.run_for(3.8 * 86400)
+        assert set(bench.captured) - bench.acknowledged
+        assert bench.notecard.outboard.allowed_from_ns - bench.clock.now_ns() > 3.5 * day_ns
+        bench.notecard.faults.clear()
+        bench.run(len(bench.captured))
     running.check_nothing_lost_or_doubled()

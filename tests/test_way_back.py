@@ -4,6 +4,7 @@ What a whole fleet does, or a card without a board, is in tests/host and tests/e
 """
 
 import asyncio
+import shutil
 
 import pytest
 from tests.chain import chain
@@ -11,7 +12,8 @@ from tests.fleet import asked
 from tests.models import drawn
 from tests.test_update import FAST, slots_for
 
-from judder import binpack, capture, environment, image, release, rollout
+from judder import binpack, capture, code, environment, image, release, rollout
+from judder.board import Tree, tree
 from judder.emulator.flash import Torn
 from judder.emulator.i2c import ADDRESS_NACK, Injected
 from judder.emulator.notecard.twin import Firmware
@@ -177,6 +179,23 @@ def test_a_drive_that_is_not_what_its_manifest_says_never_reports_a_version(tmp_
         assert whole.said("lib/adafruit_lis3dh.py is not the file that manifest.json names")
         figures = whole.figures()
     assert figures.stored == figures.captured  # it measures all the same
+
+
+def test_code_that_hangs_on_trial_leaves_a_board_that_an_image_brings_back(tmp_path):
+    """Nothing renews what holds outboard updates back; the Notecard then finds no image for this host, and waits."""
+    device = tmp_path / "device"
+    shutil.copytree(tree().device / "node", device / "node")
+    (device / "node" / "node.py").write_text("import time\nwhile True:\n    time.sleep(60)\n")
+    with chain(tmp_path / "data") as whole, whole.bench(image=pack("1.0.0")) as bench:
+        bench.run(2)
+        hung = code.update("1.1.0", Tree(device, tree().boot)).to_bytes()
+        bench.notecard.twin.offer(Firmware("1.judder", hung))
+        bench.run_for(8 * 86400)
+        assert bench.swan.program.boots()
+        assert bench.notecard.update.mode == "error"
+        bench.notecard.twin.offer(Firmware("v2.binpack", pack("1.2.0")))
+        bench.run_for(3600)
+        assert bench.notecard.host_version["version"] == "1.2.0"
 
 
 def no_sensor(transfer):

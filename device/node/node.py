@@ -33,7 +33,7 @@ REFUSALS = 3  # how often a frame is offered again to a server that refuses it
 BUS_TESTS = 3  # that 400 kHz has to fail before the board falls back
 KEY_NOTE = "key"
 TEXT_BYTES = 128  # of a frame's text block, besides label and session
-HEAP_FOR_THE_REST = 26624  # bytes that the ring leaves free
+HEAP_FOR_THE_REST = 30720  # bytes that the ring leaves free
 HEAP_TO_SCORE = 8192  # as many more with a model
 HEAP_FOR_MODEL = 32768  # its code and a file of 16 KB; a larger file takes more
 HEAP_FOR_NODE = 20480  # besides what depends on SAMPLES
@@ -214,6 +214,9 @@ class Node:
             return self._send
         if self.restart_due and not len(self.ring):
             return self._restart
+        return self._due_besides(now_us)
+
+    def _due_besides(self, now_us):
         if self.held_s != self._hold_s():
             return self._hold
         if not self.note_kept or (self.told and self.untold):
@@ -272,7 +275,6 @@ class Node:
         from node import boots
 
         boots.meet(self)
-        let_go("boots")
         if self.settings.frame_key or self.uplink.note(KEY_NOTE):
             from node import signature  # only now: a small heap has better use for its room
 
@@ -281,6 +283,7 @@ class Node:
         self._learn_time()
         self._hear_settings()
         identity = self.identify()
+        let_go("boots", "remote", "settings")
         self.fit_ring()
         self.identity = identity  # last: with it the board counts as connected
         print("%s is %s on Notecard %s" % (self.firmware, self.uplink.device, self.uplink.card_version))
@@ -578,7 +581,8 @@ class Node:
         from node import remote
 
         remote.hear(self)
-        let_go("remote", "settings")
+        if self.identity is not None:
+            let_go("remote", "settings")
         self.heard_s = modified_s
         return True
 
@@ -604,9 +608,12 @@ class Node:
         self.offered = update.is_file(about)
         if not self.offered:
             self.outboard = True
-        elif not len(self.ring) and not self.restart_due and not update.is_known(self.uplink, about):
-            self._hold(TRIED_S)
-            self.update = update.Update(self.uplink, about)
+        elif not len(self.ring) and not self.restart_due:
+            known = update.is_known(self.uplink, about)
+            self.restart_due = known == update.RETRY
+            if not known:
+                self._hold(TRIED_S)
+                self.update = update.Update(self.uplink, about)
 
     def _fetch_update(self):
         """One piece. A file that is whole is tried at the next start, once nothing waits here."""

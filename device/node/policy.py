@@ -66,7 +66,7 @@ def choose(values, daily_room, has_room):
         model, refusal = load(slot.content, slot.length, has_room)
         if model is not None:
             return judging(values, model, None, daily_room)
-        print("%s of an update: %s" % (slot.version, refusal))
+        print("%s cannot be used: %s" % (slot.version, refusal))
         if refusal == NO_MEMORY and slot.state == slots.PROVEN:  # with other settings it has room again
             return judging(values, None, refusal, daily_room) if wants_judge(values) else Policy(refusal)
         slot.end(slots.FAILED)

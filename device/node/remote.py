@@ -27,17 +27,7 @@ def hear(node):
     remote = uplink.optional({"req": "env.get", "names": names}).get("body") or {}
     remote = {name.upper(): remote[name] for name in remote}
     good = uplink.note(GOOD_NOTE) or {}
-    values = settings.load(remote=remote, good=good)
-    try:
-        adopt(node, values)
-    except MemoryError:
-        remote["SAMPLES"] = str(node.window.samples)
-        refused = dict(
-            values.refused, SAMPLES="SAMPLES = %s; memory has no room for so many" % values.changed["SAMPLES"]
-        )
-        values = settings.load(remote=remote, good=good)
-        values.refused = refused
-        adopt(node, values)
+    values = _adopted(node, remote, good)
     for line in list(values.refused.values()) + values.complaints:
         print("not set from afar: %s" % line)
     print("settings %s: %s" % (values.hash, values.changed))
@@ -50,6 +40,23 @@ def hear(node):
         uplink.request({"req": "note.add", "file": "settings.qo", "body": body, "sync": True})
     except RefusedError as error:
         print("%s: settings are in force, and nobody is told" % error)
+
+
+def _adopted(node, remote, good):
+    """The settings that are in force now: with the last good number of samples, or what there is, if need be."""
+    wanted = remote.get("SAMPLES")
+    for samples in (wanted, good.get("SAMPLES", wanted), str(node.window.samples)):
+        if samples is not None:
+            remote["SAMPLES"] = samples
+        values = settings.load(remote=remote, good=good)
+        if samples != wanted:
+            values.refused["SAMPLES"] = "SAMPLES = %s; memory has no room for so many" % wanted
+        try:
+            adopt(node, values)
+            return values
+        except MemoryError:
+            pass
+    raise MemoryError
 
 
 def adopt(node, values):

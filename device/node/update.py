@@ -22,6 +22,7 @@ HEADER_LENGTH = 64
 CHUNK_BYTES = 4096
 PAYLOAD_BYTES = 1024  # of a chunk as base64
 MD5_TRIES = 5
+RETRY = 2
 FAILURES = 10  # that a file may cost: the board is off the network meanwhile
 
 
@@ -168,16 +169,32 @@ def offer_of(about):
 
 
 def is_known(uplink, about):
-    """Whether what the Notecard has is here already; then it is told what became of it, if that is known yet."""
+    """Whether what the Notecard has is here already: True, or RETRY if the next start is to try it once more.
+
+    What became of it is told, if that is known yet. What has failed is then forgotten: Notehub may start it again.
+    """
     for kind in slots.NAMES:
         for slot in slots.slots(kind):
             if slot.offer == offer_of(about) and slot.state > slots.LOADING and slot.base == slots.base(kind):
-                if slot.state == slots.PROVEN:
-                    _tell(uplink, "status", "%s is in use" % slot.version)
-                elif slot.state == slots.FAILED:
+                if slot.state == slots.FAILED:
                     _tell(uplink, "err", "%s did not prove itself, and is not used" % slot.version)
+                    slot.end(slots.EMPTY)
+                elif slot.state == slots.PROVEN:
+                    used = slots.running[kind]
+                    if used is None or used.name != slot.name:
+                        return _retry(slot)
+                    _tell(uplink, "status", "%s is in use" % slot.version)
                 return True
     return False
+
+
+def _retry(slot):
+    """It has been in use before, and is wanted again: it is newer than what is in use now."""
+    slot.generation = max([one.generation for one in slots.slots(slot.kind)]) + 1
+    slot.state, slot.tries = slots.TRIAL, 0
+    slot.keep()
+    print("%s is here and will be tried again" % slot.version)
+    return RETRY
 
 
 def settle(model):

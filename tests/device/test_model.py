@@ -347,12 +347,13 @@ def test_windows_unlike_those_of_training_are_unfit(samples, interval_s, full_sc
 
 def test_a_board_takes_no_model_that_is_damaged_and_says_why(tmp_path):
     path = tmp_path / "model.bin"
-    assert judge.load(str(path)) == (None, None)
+    found, complaint = judge.load(lambda: path.open("rb"))
+    assert (found, "is not used: " in complaint) == (None, True)
     path.write_bytes(DAMAGED)
-    found, complaint = judge.load(str(path))
+    found, complaint = judge.load(lambda: path.open("rb"))
     assert found.id == from_bytes(DAMAGED)[1]
     assert complaint is None
     path.write_bytes(DAMAGED[:-1])
-    found, complaint = judge.load(str(path))
+    found, complaint = judge.load(lambda: path.open("rb"))
     assert found is None
     assert "is not used: " in complaint

@@ -33,9 +33,10 @@ def drive(tmp_path_factory):
 
 def start():
     """As after a reset: nothing is open, nothing in use."""
-    for file in slots._open_files.values():
+    for file, _ in slots._open_files.values():
         file.close()
     slots._open_files.clear()
+    slots._written.clear()
     slots.running.update(dict.fromkeys(slots.running))
 
 

@@ -202,7 +202,6 @@ def test_a_bad_release_stops_names_the_failing_and_is_rolled_back(tmp_path, file
 
 def test_devices_that_died_are_brought_back_though_notehub_still_shows_what_they_said_before(tmp_path, file):
     api, clock = service(6, fail_percent=100, fates=[Fate.SILENT])
-    api.project.keep("old.binpack", binpack("1.0.0"), "1.0.0")
 
     async def work(hub):
         chosen = await select(hub, (), ("machines",), ())

@@ -62,6 +62,8 @@ def _power_cut(bench: "Bench", rng: random.Random) -> None:
     PowerCuts(bench, rng)
 
 
+NO_DOWNLOAD = "stalled-download"
+"""What needs a download, which the demo has none of when it has a fault."""
 MEANINGS = {
     "nack": "a chip does not acknowledge its address",
     "eio": "a burst from the sensor's FIFO breaks off",
@@ -69,7 +71,7 @@ MEANINGS = {
     "offline": "the Notecard has no network for a while",
     "power-cut": "the board's power fails in the flash's steps, in talks with the Notecard, while measuring or idle",
     "edge-impulse-down": "Edge Impulse answers 503 while windows arrive",
-    **{name: kind.meaning for name, kind in notecard_faults.KINDS.items()},
+    **{name: kind.meaning for name, kind in notecard_faults.KINDS.items() if name != NO_DOWNLOAD},
 }
 
 _ON_BENCH: dict[str, Callable[["Bench", random.Random], None]] = {
