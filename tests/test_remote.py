@@ -202,3 +202,13 @@ def test_the_last_good_number_of_samples_stays_when_memory_has_no_room_for_anoth
     running.check_nothing_lost_or_doubled()
     assert len(in_order(running)[-1]) == 512
     assert not running.said("MemoryError")
+
+
+def test_what_the_board_corrects_is_said(loop):
+    running = loop(settings=FAST)
+    with running.bench as bench:
+        bench.run(1)
+        bench.notecard.twin.set_environment({"RING_BYTES": "16384", "SAMPLES": "4096"})
+        bench.run_for(60)
+    assert running.said("not set from afar: settings.toml: RING_BYTES = 16384 holds no window of SAMPLES = 4096")
+    assert echoed(bench)[-1]["settings"]["RING_BYTES"] == 27648

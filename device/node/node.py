@@ -580,11 +580,12 @@ class Node:
             return False
         from node import remote
 
-        remote.hear(self)
+        heard = remote.hear(self)
         if self.identity is not None:
             let_go("remote", "settings")
-        self.heard_s = modified_s
-        return True
+        if heard:
+            self.heard_s = modified_s
+        return heard
 
     def _answer(self):
         from node import remote

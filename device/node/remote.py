@@ -21,14 +21,18 @@ ID_BYTES = 32
 
 
 def hear(node):
-    """Take over Notehub's variables for this board. Raises LinkError, but for what the Notecard will not do."""
+    """Take over Notehub's variables for this board; False if the Notecard will not give them. Raises LinkError."""
     uplink = node.uplink
-    names = [row[0] for row in settings.TABLE]
-    remote = uplink.optional({"req": "env.get", "names": names}).get("body") or {}
-    remote = {name.upper(): remote[name] for name in remote}
+    try:
+        found = uplink.request({"req": "env.get", "names": [row[0] for row in settings.TABLE]}).get("body") or {}
+    except RefusedError as error:
+        print("%s: settings stay as they are" % error)
+        return False
+    remote = {name.upper(): found[name] for name in found}
     good = uplink.note(GOOD_NOTE) or {}
     values = _adopted(node, remote, good)
-    for line in list(values.refused.values()) + values.complaints:
+    corrected = [line for line in values.complaints if any(name in line for name in remote)]
+    for line in list(values.refused.values()) + corrected:
         print("not set from afar: %s" % line)
     print("settings %s: %s" % (values.hash, values.changed))
     body = {"hash": values.hash, "settings": values.changed}
@@ -40,6 +44,7 @@ def hear(node):
         uplink.request({"req": "note.add", "file": "settings.qo", "body": body, "sync": True})
     except RefusedError as error:
         print("%s: settings are in force, and nobody is told" % error)
+    return True
 
 
 def _adopted(node, remote, good):
