@@ -82,7 +82,8 @@ class Wave:
 class Release:
     """`source` is the file to upload, `firmware` its name at Notehub once it is there. `ending`: why it stops.
 
-    `again`: also to devices that are said to run it, as after a version that may have killed them.
+    `again`: also to devices that are said to run it, as after a version that may have killed them. `rolls_back`: the id
+    of the release that it undoes.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Release:
     timeout_s: float = TIMEOUT_S
     max_failed: str = MAX_FAILED
     again: bool = False
+    rolls_back: str = ""
     created_at_s: float = 0.0
     state: State = State.PLANNED
     ending: State = State.STOPPED
@@ -171,6 +173,7 @@ def plan(
     timeout_s: float = TIMEOUT_S,
     max_failed: str = MAX_FAILED,
     again: bool = False,
+    rolls_back: str = "",
     now_s: float = 0.0,
 ) -> Release:
     """A release of a file to upload (`source`), or of one that Notehub has. `percents` count from all devices.
@@ -207,6 +210,7 @@ def plan(
         timeout_s=timeout_s,
         max_failed=max_failed,
         again=again,
+        rolls_back=rolls_back,
         created_at_s=now_s,
     )
 

@@ -78,11 +78,11 @@ async def advance(release: Release, hub: Notehub, journal: Journal, now_s: Calla
 
 
 async def rehearse(release: Release, hub: Notehub) -> None:
-    """Make the calls of a whole release in which nothing fails, to a hub that only plans them."""
+    """Make the calls that a release in which nothing fails has still to make, to a hub that only plans them."""
     release.firmware = await keep(release, hub)
-    await look(release, hub)
+    seen = await look(release, hub)
     for wave in release.waves:
-        for some in _batches([uid for uid in wave.devices if not _has_it(release, uid)]):
+        for some in _batches(_waiting(release, wave, seen)):
             await hub.start_update(release.firmware, {"deviceUID": some})
 
 
@@ -144,7 +144,19 @@ def _was_started(target: Target, status: UpdateStatus) -> bool:
 
 
 async def start(release: Release, wave: Wave, seen: set[str], hub: Notehub, journal: Journal) -> None:
-    """Start the devices of a wave that are not, and do not run it already.
+    """Start the devices of a wave that wait for it."""
+    for some in _batches(_waiting(release, wave, seen)):
+        for uid in some:
+            release.targets[uid].asked = True
+        journal.save(release)
+        await hub.start_update(release.firmware, {"deviceUID": some})
+        for uid in some:
+            release.targets[uid].started = True
+        journal.save(release)
+
+
+def _waiting(release: Release, wave: Wave, seen: set[str]) -> list[str]:
+    """Devices of a wave that are not started, and do not run it already.
 
     One whose start may have been made is only started again when it was `seen` that it was not.
     """
@@ -153,14 +165,7 @@ async def start(release: Release, wave: Wave, seen: set[str], hub: Notehub, jour
         target = release.targets[uid]
         if not (target.started or _has_it(release, uid) or (target.asked and uid not in seen)):
             waiting.append(uid)
-    for some in _batches(waiting):
-        for uid in some:
-            release.targets[uid].asked = True
-        journal.save(release)
-        await hub.start_update(release.firmware, {"deviceUID": some})
-        for uid in some:
-            release.targets[uid].started = True
-        journal.save(release)
+    return waiting
 
 
 def _has_it(release: Release, device: str) -> bool:

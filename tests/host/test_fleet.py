@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 from tests import models
@@ -128,6 +129,59 @@ def test_a_release_from_push_to_rollback(fleet, file, tmp_path):
     assert told("release", "rollback", "--to", old)["state"] == "done"
     assert len(sent(fleet, "PUT")) == 1  # the older file is there already
     assert all(len(device.offered) == 4 for device in simulated(fleet).values())
+
+
+def calls_of(found):
+    """The last word of each path."""
+    return [one["path"].partition("?")[0].rpartition("/")[2] for one in found["calls"]]
+
+
+def versions(api):
+    return {device.running()["version"] for device in simulated(api).values()}
+
+
+def test_going_back_twice_does_not_go_forth(fleet, file):
+    fleet.project.keep("old.binpack", binpack("1.0.0"), "", "")
+    bad = told("release", "push", file, "--fleet", "machines")["release"]
+    backs = [told("release", "rollback") for _ in range(2)]
+    assert [one["version"] for one in backs] == ["1.0.0"] * 2
+    assert versions(fleet) == {"1.0.0"}
+    assert json.loads(Path(backs[1]["file"]).read_text())["rolls_back"] == bad
+    assert told("release", "rollback", backs[0]["release"])["version"] == "2.0.0"  # what it has undone
+
+
+def test_an_interrupted_rollback_goes_on(fleet, file):
+    fleet.project.keep("old.binpack", binpack("1.0.0"), "", "")
+    told("release", "push", file, "--fleet", "machines")
+    first = told("release", "rollback", "--no-wait")
+    assert first["state"] == "running"
+    assert told("release", "rollback", "--dry-run")["calls"] == []  # all are started
+    again = told("release", "rollback")
+    assert (again["release"], again["state"], versions(fleet)) == (first["release"], "done", {"1.0.0"})
+    assert [len(device.offered) for device in simulated(fleet).values()] == [2] * 3
+
+
+def test_a_dry_run_shows_how_a_release_under_way_would_be_undone(fleet, file):
+    fleet.project.keep("old.binpack", binpack("1.0.0"), "", "")
+    told("release", "push", file, "--fleet", "machines", "--no-wait")
+    before = changes(fleet)
+    assert calls_of(told("release", "rollback", "--dry-run")) == ["cancel", "update"]
+    assert changes(fleet) == before
+    assert told("release", "status")["state"] == "running"
+    assert told("release", "rollback")["state"] == "done"
+
+
+def test_a_release_kept_elsewhere_is_rolled_back_there(fleet, file, tmp_path):
+    fleet.project.keep("old.binpack", binpack("1.0.0"), "", "")
+    told("release", "push", file, "--device", ONE, "--state", tmp_path / "mine.json")
+    told("release", "push", file, "--device", TWO)
+    back = told("release", "rollback", "--state", tmp_path / "mine.json", "--no-wait")
+    assert back["file"] == str(tmp_path / "mine-back.json")
+    assert told("release", "rollback", "--state", tmp_path / "mine.json")["state"] == "done"
+    assert told("release", "status", "--state", tmp_path / "mine.json")["version"] == "2.0.0"
+    assert [device.running()["version"] for device in simulated(fleet).values()] == ["1.0.0", "2.0.0", "1.0.0"]
+    assert len(simulated(fleet)[ONE].offered) == 2
+    assert "No such file" in refused("release", "rollback", "--state", tmp_path / "none.json")
 
 
 def ask_uploaded(api, path):
