@@ -151,7 +151,7 @@ async def start(release: Release, wave: Wave, seen: set[str], hub: Notehub, jour
         journal.save(release)
         await hub.start_update(release.firmware, {"deviceUID": some})
         for uid in some:
-            release.targets[uid].started = True
+            release.targets[uid].started, release.targets[uid].phase = True, ""  # that was of an update before
         journal.save(release)
 
 
