@@ -60,7 +60,7 @@ def push(
         artefact = releases.read(file, version)
     except releases.ReleaseError as error:
         refuse(line_of(str(error)))
-    _check_model(artefact)
+    _check(file, artefact)
     calls: list[Call] | None = [] if dry_run else None
 
     async def work(hub: "Notehub") -> "tuple[Release, Journal]":
@@ -202,7 +202,7 @@ async def _earlier(hub: "Notehub", found: "Release", to: str | None) -> "tuple[A
 
     if to is not None and Path(to).is_file():
         artefact = releases.read(Path(to))
-        _check_model(artefact)
+        _check(Path(to), artefact)
         return artefact, Path(to), None
     firmware = await (rollout.previous(found, hub) if to is None else rollout.stored(hub, to))
     try:
@@ -378,22 +378,25 @@ def _percents(percent: float | None, wave: str | None) -> Sequence[float]:
         refuse(f"--wave {line_of(wave)}: give rising percentages, as 5,25,100")
 
 
-def _check_model(artefact: "Artefact") -> None:
-    """A model that proves itself, and that boards do not refuse."""
-    if not artefact.model:
-        return
-    from judder.update import Update
+def _check(path: Path, artefact: "Artefact") -> None:
+    """Nothing is wrong with it, and of a model, boards do not refuse it."""
+    from judder.inspection import InspectionError, inspect
 
     try:
-        from judder.model.file import ModelError, from_bytes
+        found = inspect(artefact.data)
+    except InspectionError as error:
+        refuse(f"{path}: {line_of(str(error))}")
     except ModuleNotFoundError as error:
         refuse(f"{error.name} is missing: pip install 'judder[model]'")
-    try:
-        model, _ = from_bytes(Update.parse(artefact.data).content)
-    except ModelError as error:
-        refuse(f"model {artefact.model}: {line_of(str(error))}")
-    if reasons := refusals(model):
-        refuse(f"boards would refuse model {artefact.model}: {line_of('; '.join(reasons))}")
+    if found.wrong:
+        refuse(f"{path}: {line_of(found.wrong[0])}")
+    if found.update and artefact.model:
+        from judder.model.file import from_bytes
+
+        if reasons := refusals(from_bytes(found.update.content)[0]):
+            refuse(f"boards would refuse model {artefact.model}: {line_of('; '.join(reasons))}")
+    for remark in found.remarks:
+        typer.echo(f"judder: {line_of(remark)}", err=True)
 
 
 # --- what people and programs see -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,20 @@ from tests import models
 from tests.fleet import START_S, TOKEN, ask, binpack, sent, service, simulated
 from typer.testing import CliRunner
 
-from judder import cli_fleet, environment
+from judder import cli_fleet, environment, fat12
 from judder import route as routes
 from judder.background import background
-from judder.board import board_settings
+from judder.binpack import MARKER, Binpack, Part, pack
+from judder.board import SLOTS, board_settings
 from judder.cli import app
+from judder.code import GUARD_BYTES, HEAD_BYTES
 from judder.emulator.notehub import Notehub as Hub
 from judder.emulator.notehub_api import Fault, running
 from judder.emulator.simulated_device import Fate
+from judder.inspection import FS_ONLY_WARNING
 from judder.notehub import Device, NotehubError
+from judder.program import DRIVE
+from judder.update import Kind, Update
 from node import settings as on_board
 
 ONE, TWO, THREE = (f"dev:86447504000000{number}" for number in range(3))
@@ -275,8 +281,36 @@ def test_a_model_is_released_if_boards_run_it(fleet, tmp_path):
     assert found["state"] == "done"
     assert found["model"] == f"{struct.unpack('<I', path.read_bytes()[-4:])[0]:08x}"
     assert [device.model for device in simulated(fleet).values()] == [found["model"]] * 2 + [""]
-    path.write_bytes(models.drawn(blocks=({**models.SPECTRAL, "fft": 2048},), hidden=(1,)).to_bytes())
+    path.write_bytes(models.drawn(blocks=(models.spectral(fft=2048),), classes=()).to_bytes())
     assert "boards would refuse model" in refused("release", "push", path, "--tag", "lab")
+
+
+def test_what_is_damaged_is_not_released(fleet, file):
+    whole = file.read_bytes()
+    told("release", "push", file, "--device", ONE)
+    before = len(changes(fleet))
+    room = SLOTS["model-a.bin"] - HEAD_BYTES - GUARD_BYTES
+    large = models.drawn(hidden=(40, 10)).to_bytes()
+    assert len(large) > room
+    for content, why in (
+        (whole[:-1], "its header describes"),
+        (whole.replace(b"\x0a\x20", b"\x0b\x20"), "is damaged"),
+        (large, f"app.binpack: its content has {len(large)} bytes, and a board's slot takes {room}"),
+        (Update(Kind.CODE, "1.0.0", bytes(512)).to_bytes(), "the drive is damaged"),
+    ):
+        file.write_bytes(content)
+        assert why in refused("release", "push", file, "--device", TWO)
+        assert why in refused("release", "rollback", "--to", file)
+    assert len(changes(fleet)) == before
+
+
+def test_of_an_image_of_the_drive_alone_the_risk_is_told(fleet, file):
+    drive = Part(DRIVE.name, DRIVE.address, fat12.volume({"main.py": b"print()"}, sectors=64))
+    info = MARKER + '{"product":"other","version":"2.0.0"}'
+    file.write_bytes(pack(Binpack(datetime(2026, 5, 4, tzinfo=UTC), "stm32", [drive], info)))
+    done = judder("release", "push", file, "--fleet", "machines", "--dry-run", "--json")
+    assert done.stderr == f"judder: {FS_ONLY_WARNING}\n"
+    assert calls_of(json.loads(done.stdout)) == ["app.binpack", "update"]
 
 
 def test_a_release_kept_elsewhere(fleet, file, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.fleet import binpack, model_file
 
 from judder.artefact import MOST_BYTES, ArtefactError, recognise
-from judder.update import HEADER, VERSION_BYTES, Kind, Update, UpdateError
+from judder.update import HEADER, LEAD, VERSION_BYTES, Kind, Update, UpdateError
 
 VERSIONS = st.text("0aZ.-+ \u00e9\u2713", min_size=1, max_size=VERSION_BYTES).filter(
     lambda text: len(text.encode()) <= VERSION_BYTES
@@ -20,15 +20,16 @@ VERSIONS = st.text("0aZ.-+ \u00e9\u2713", min_size=1, max_size=VERSION_BYTES).fi
 def test_what_was_written_is_read(kind, version, content):
     update = Update(kind, version, content)
     data = update.to_bytes()
-    assert len(data) == 64 + len(content)
+    assert len(data) == len(LEAD) + 64 + len(content)
     assert Update.parse(data) == update
 
 
 def test_the_layout_is_as_documented():
     data = Update(Kind.MODEL, "5b1f00c2", b"abc").to_bytes()
+    lead = b"/// BINPACK ///\nHOST: judder\n/// BINPACK ///\n\0"
     head = b"\x56\x55\xc1\x7f" + b"\x01\x01" + b"\x40\x00" + b"\x03\0\0\0" + struct.pack("<I", crc32(b"abc"))
     head += b"5b1f00c2" + bytes(36)
-    assert data == head + struct.pack("<I", crc32(head)) + b"abc"
+    assert data == lead + head + struct.pack("<I", crc32(head)) + b"abc"
 
 
 def test_any_flipped_bit_is_found():
@@ -55,7 +56,7 @@ def test_versions_that_do_not_fit(version):
 
 def sealed(*members):
     head = HEADER.pack(*members, 0)[:-4]
-    return head + struct.pack("<I", crc32(head))
+    return LEAD + head + struct.pack("<I", crc32(head))
 
 
 def test_headers_of_other_times():
