@@ -66,6 +66,8 @@ def folder(tmp_path_factory):
     (found / "python.uf2").write_bytes(b"UF2\n" + bytes(508))
     (found / "noise.bin").write_bytes(random.Random(1).randbytes(20_000))
     (found / "wrong.toml").write_text("SAMPLES = 64\nODR_HZ = 7\nODR = 7\n")
+    (found / "named.toml").write_text('PRODUCT_UID = "a"\nDEVICE_SN = "pump-3"\n')
+    (found / "secret.toml").write_text(f'FRAME_KEY = "{"0f" * 16}"\n')
     (found / "marked.toml").write_text('LABEL = "firmware::info:"\n')
     return found
 
@@ -270,6 +272,8 @@ def test_the_revision_is_the_checkout_s(tmp_path):
             ["--interpreter", "alone.bin", "--settings", "wrong.toml"],
             ["wrong.toml", "line 2", "ODR_HZ = 7", "(and 1 more)"],
         ),
+        (["--interpreter", "alone.bin", "--settings", "named.toml"], ["named.toml: DEVICE_SN names one board"]),
+        (["--interpreter", "alone.bin", "--settings", "secret.toml"], ["secret.toml: FRAME_KEY is a secret"]),
         (["--interpreter", "alone.bin", "--settings", "noise.bin"], ["is longer than|UTF-8"]),
         (["--interpreter", "alone.bin", "--settings", "marked.toml"], ["settings.toml has firmware::info: in it"]),
         (["--interpreter", "alone.bin", "--out", "nowhere/image"], ["nowhere/image: No such file"]),
