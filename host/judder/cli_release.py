@@ -53,6 +53,7 @@ def push(
 ) -> None:
     """Upload a file, and have it on the devices; an interrupted one goes on when it is repeated."""
     from judder import release as releases
+    from judder import rollout
     from judder.fleet import select
 
     percents = _percents(percent, wave)
@@ -76,7 +77,10 @@ def push(
             max_failed=max_failed,
             now_s=cli_fleet.now_s(),
         )
-        return await _go_on(hub, *_placed(planned, data, state), interval_s, no_wait=no_wait, dry_run=dry_run)
+        made, journal = _placed(planned, data, state)
+        if made is planned:
+            await rollout.check_version(made, hub)
+        return await _go_on(hub, made, journal, interval_s, no_wait=no_wait, dry_run=dry_run)
 
     _tell_end(*ask(work, calls, shows_itself=not dry_run), calls, no_wait=no_wait, as_json=as_json)
 
@@ -330,27 +334,31 @@ def _found(name: str | None, data: Path, state: Path | None, *, undo: bool = Fal
     """The release that is meant, by default the newest; to `undo`, the newest that itself undoes none."""
     from judder.release import Journal
 
-    if state is not None:
-        return Journal(state)
-    folder = data / "releases"
-    kept = _kept(folder.glob("*.json"))
-    if name is not None:
-        if (path := folder / f"{name}.json") not in kept:
-            there = ", ".join(sorted(one.stem for one in kept)) or "none"
-            refuse(f"no release {line_of(name)} in {folder}; there are {there}")
-        return Journal(path)
-    chosen = {path: one for path, one in kept.items() if not (undo and one.rolls_back)}
-    if not chosen:
-        refuse(f"no release in {folder}: judder release push FILE --fleet NAME makes one")
-    return Journal(_newest(chosen))
+    project, folder = cli_fleet.configured().notehub_project, data / "releases"
+    kept = _kept(folder.glob("*.json") if state is None else [state])
+    path = state or folder / f"{name}.json"
+    if state is None and name is None:
+        chosen = {path: one for path, one in kept.items() if one.project == project and not (undo and one.rolls_back)}
+        if not chosen:
+            refuse(f"no release of {project} in {folder}: judder release push FILE --fleet NAME makes one")
+        return Journal(_newest(chosen))
+    if path not in kept:
+        there = ", ".join(sorted(one.stem for one in kept)) or "none"
+        refuse(f"no release {line_of(str(name))} in {folder}; there are {there}")
+    if kept[path].project != project:
+        line = f"release {kept[path].id} is of project {kept[path].project}, and JUDDER_NOTEHUB_PROJECT is {project}"
+        refuse(line_of(line))
+    return Journal(path)
 
 
 def _unfinished_rollback(data: Path, beside: Path | None) -> "Journal | None":
     """The newest rollback that was interrupted; `beside`: where it would be kept."""
     from judder.release import Journal
 
+    project = cli_fleet.configured().notehub_project
     paths = (data / "releases").glob("*.json") if beside is None else [beside] * beside.exists()
-    chosen = {path: one for path, one in _kept(paths).items() if one.rolls_back and not one.is_over}
+    kept = _kept(paths).items()
+    chosen = {path: one for path, one in kept if one.rolls_back and not one.is_over and one.project == project}
     return Journal(_newest(chosen)) if chosen else None
 
 

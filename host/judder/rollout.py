@@ -105,6 +105,17 @@ async def keep(release: Release, hub: Notehub) -> str:
     return kept.name
 
 
+async def check_version(release: Release, hub: Notehub) -> None:
+    """Raises ReleaseError when Notehub has that version with another content: boards could not be told apart."""
+    if release.model:  # its id is its content's checksum
+        return
+    for one in await hub.firmware(version=release.version):
+        if await _md5(one, hub) != release.md5:
+            raise ReleaseError(
+                f"Notehub has another file of version {release.version} ({one.name}): build it under a new version"
+            )
+
+
 async def _md5(firmware: Firmware, hub: Notehub) -> str:
     """As Notehub tells it, else of what it gives back."""
     return firmware.md5 or hashlib.md5(await hub.download(firmware.name), usedforsecurity=False).hexdigest()

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -266,7 +267,7 @@ def test_releases_that_are_refused(fleet, file, tmp_path):
         ((file, "--fleet", "machines", "--version", "3"), "leave --version 3 out"),
     ):
         assert why in refused("release", "push", *arguments)
-    assert "no release in" in refused("release", "status")
+    assert "no release of" in refused("release", "status")
     assert changes(fleet) == []
     told("release", "push", file, "--device", ONE)
     assert "there are 2.0.0-" in refused("release", "watch", "other")
@@ -311,6 +312,44 @@ def test_of_an_image_of_the_drive_alone_the_risk_is_told(fleet, file):
     done = judder("release", "push", file, "--fleet", "machines", "--dry-run", "--json")
     assert done.stderr == f"judder: {FS_ONLY_WARNING}\n"
     assert calls_of(json.loads(done.stdout)) == ["app.binpack", "update"]
+
+
+def test_a_version_stands_for_one_file(fleet, file, tmp_path):
+    told("release", "push", file, "--device", ONE)
+    told("release", "push", file, "--device", TWO)
+    other = tmp_path / "other.judder"
+    update = Update(Kind.CODE, "2.0.0", fat12.volume({"node/node.py": b"print()"}, sectors=64))
+    before = len(changes(fleet))
+    for says_md5 in (True, False):
+        fleet.says_md5 = says_md5
+        other.write_bytes(update.to_bytes())
+        line = refused("release", "push", other, "--device", THREE)
+        assert "Notehub has another file of version 2.0.0 (app$" in line
+        assert line.endswith("): build it under a new version")
+    assert len(changes(fleet)) == before
+    assert len(list(tmp_path.glob("judder-data/releases/*.json"))) == 2
+    other.write_bytes(replace(update, version="2.0.1").to_bytes())
+    assert told("release", "push", other, "--device", THREE)["version"] == "2.0.1"
+
+
+def test_releases_of_another_project_are_left_alone(fleet, file, tmp_path, monkeypatch):
+    state = tmp_path / "mine.json"
+    mine = told("release", "push", file, "--device", ONE)["release"]
+    told("release", "push", file, "--device", TWO, "--state", state)
+    uid = fleet.project.uid
+    monkeypatch.setenv("JUDDER_NOTEHUB_PROJECT", fleet.project.product)
+    before = len(changes(fleet))
+    for command in ("status", "watch", "cancel", "rollback"):
+        assert f"no release of {fleet.project.product} in" in refused("release", command)
+        for meant in ([mine], ["--state", state]):
+            why = f"is of project {uid}, and JUDDER_NOTEHUB_PROJECT is {fleet.project.product}"
+            assert why in refused("release", command, *meant)
+    assert len(changes(fleet)) == before
+    fleet.clock.s += 1
+    other = told("release", "push", file, "--device", THREE)["release"]
+    monkeypatch.setenv("JUDDER_NOTEHUB_PROJECT", uid)
+    assert other != mine
+    assert told("release", "status")["release"] == mine
 
 
 def test_a_release_kept_elsewhere(fleet, file, tmp_path):
