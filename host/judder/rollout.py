@@ -211,6 +211,10 @@ def stop_reason(release: Release, now_s: float) -> str:
 async def previous(release: Release, hub: Notehub) -> Firmware:
     """What the started devices ran before, if it was the same on all and Notehub has it. Raises ReleaseError."""
     before = {release.targets[device].running_before for device in release.asked()}
+    if release.model and before == {""}:
+        raise ReleaseError(
+            "the devices ran no model before: there is nothing to go back to; release a model with --to FILE"
+        )
     if len(before) != 1 or "" in before:
         names = ", ".join(sorted(one or "nothing known" for one in before)) or "none: no device was started"
         raise ReleaseError(f"the devices ran different things before ({names}): choose with --to VERSION or --to FILE")

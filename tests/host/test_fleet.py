@@ -23,6 +23,7 @@ from judder.binpack import MARKER, Binpack, Part, pack
 from judder.board import SLOTS, board_settings
 from judder.cli import app
 from judder.code import GUARD_BYTES, HEAD_BYTES
+from judder.emulator.notecard.twin import Event
 from judder.emulator.notehub import Notehub as Hub
 from judder.emulator.notehub_api import Fault, running
 from judder.emulator.simulated_device import Fate
@@ -32,6 +33,7 @@ from judder.program import DRIVE
 from judder.update import Kind, Update
 from node import settings as on_board
 
+HZ = "10, 25, 50, 100, 200, 400, 1344"
 ONE, TWO, THREE = (f"dev:86447504000000{number}" for number in range(3))
 
 
@@ -394,11 +396,28 @@ def test_a_route_that_differs_is_told_of_and_changed_when_asked(fleet, monkeypat
     ]
     assert "t0" not in judder("route", url, "--change", "--dry-run").stdout
     assert not changes(fleet)
-    assert told("route", url, "--change")["did"] == "changed"
+    done = judder("route", url, "--change").stdout
+    assert done.startswith("changed: it led to http://127.0.0.1:1 and not to http://127.0.0.1:8080; its header ")
+    assert done.endswith("had another token; it was for some fleets only; it was disabled\n")
     assert told("route", url)["differs"] == []
     made = next(iter(fleet.project.routes.values()))
     assert made["label"] == "mine"
     assert made["proxy"]["http_headers"] == {"X-Other": "kept", "X-Ingest-Token": "t0"}
+
+
+@pytest.mark.parametrize("token", ['a"b', "\\n", "d\u00fcne", "url", "POST", "***"])
+def test_a_dry_run_hides_the_token_and_nothing_else(fleet, monkeypatch, token):
+    monkeypatch.setenv("JUDDER_INGEST_TOKEN", token)
+    url = "http://127.0.0.1:8080"
+    proxy = {"url": url, "alias": "ingest", "fleets": [], "http_headers": {"X-Ingest-Token": "***"}}
+    body = {"type": "proxy", "label": "judder ingest", "proxy": proxy}
+    path = f"/v1/projects/{fleet.project.uid.replace(':', '%3A')}/routes"
+    assert told("route", url, "--dry-run")["calls"] == [{"method": "POST", "path": path, "body": body}]
+    assert judder("route", url, "--dry-run").stdout == f"POST {path}  {json.dumps(body)}\n"
+    headers = {"x-ingest-token": "before", "X-Other": "url"}
+    fleet.project.put_route({"type": "proxy", "label": "mine", "proxy": {**proxy, "http_headers": headers}})
+    (call,) = told("route", url, "--change", "--dry-run")["calls"]
+    assert call["body"]["proxy"] == proxy | {"http_headers": {"X-Other": "url", "X-Ingest-Token": "***"}}
 
 
 def test_a_route_whose_answer_is_lost_is_not_made_twice():
@@ -417,7 +436,8 @@ def test_a_route_whose_answer_is_lost_is_not_made_twice():
 
 
 def test_routes_that_are_refused(fleet, monkeypatch):
-    assert "no URL" in refused("route", "example.com")
+    for url in ("example.com", "http://[foo", "https://foo:99999x", "https://foo:99999", "https://foo:0"):
+        assert "is no URL: give one like" in refused("route", url)
     assert "leave /ingest out" in refused("route", "https://example.com/ingest")
     assert "set JUDDER_INGEST_TOKEN" in refused("route", "https://example.com")
     monkeypatch.setenv("JUDDER_INGEST_TOKEN", "t0")
@@ -503,6 +523,54 @@ def test_status_says_what_is_wanted_and_what_devices_say(fleet):
     found = told("env", "status", "--device", ONE)["devices"][0]
     (one,) = [setting for setting in found["settings"] if setting["name"] == "CAPTURE_EVERY_S"]
     assert (one["state"], one["scope"]) == ("effective", "device")
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused", "state"),
+    [
+        ("ODR_HZ=7", "ODR_HZ = 7; must be one of 10, 25", "refused"),
+        ("ODR_HZ=7", "ODR_HZ = 77; must be one of 10, 25", "not yet"),
+        ("ODR_HZ=25", "ODR_HZ = 7; must be one of 10, 25", "not yet"),  # corrected; the device has not said so yet
+        ("SAMPLES=2048", "SAMPLES = 2048; memory has no room for so many", "refused"),
+        ("SAMPLES=204", "SAMPLES = 2048; memory has no room for so many", "not yet"),
+        ("CAPTURE_EVERY_S=1", "CAPTURE_EVERY_S = 0; must be a whole number from 1 to 86400", "not yet"),
+        ("ODR_HZ=400", "ODR_HZ can only be set on the board", "refused"),
+        ("LABEL=idle", "LABEL is 65 bytes long; at most 64", "not yet"),
+        ("LABEL=" + "x" * 65, "LABEL is 65 bytes long; at most 64", "refused"),
+        ("LABEL=" + "x" * 66, "LABEL is 65 bytes long; at most 64", "not yet"),
+        ("ODR_HZ=" + "7" * 70, f"ODR_HZ = {'7' * 64}...; must be one of {HZ}", "refused"),
+        ("ODR_HZ=400", "", "not yet"),
+    ],
+)
+def test_a_refusal_is_of_the_value_that_it_names(fleet, setting, refused, state):
+    name, _, value = setting.partition("=")
+    fleet.project.variables[name] = value
+    say(fleet, ONE, {"settings": {}, "refused": {name: refused} if refused else {}})
+    (said,) = told("env", "status", "--device", ONE)["devices"][0]["settings"]
+    assert (said["state"], said["reason"] == refused) == (state, state == "refused" or not refused)
+
+
+def say(api, uid, body, file="settings.qo", **members):
+    """A note of the device."""
+    event = api.project._event(api.project.devices[uid], Event(file, body))
+    api.project.events.append(event | members)
+
+
+def test_odd_notes_of_one_device_are_none(fleet):
+    fleet.project.variables["ODR_HZ"] = "400"
+    fleet.project.changed()
+    fleet.clock.s += 60
+    fleet.project.collect()
+    for body in ([], {"settings": ["ODR_HZ"]}, {"settings": {}, "refused": ["ODR_HZ"]}, {"settings": 1}, None):
+        say(fleet, ONE, body)
+    say(fleet, TWO, {"settings": {"ODR_HZ": 400}}, when=1e300)
+    found = told("env", "status", "--fleet", "machines")
+    assert {uid: one["ODR_HZ"] for uid, one in states(found).items()} == dict.fromkeys((ONE, TWO, THREE), "effective")
+    assert [one["said_at"] is None for one in found["devices"]] == [False, True, False]
+    for sequence in (None, "x", [], 1e999):
+        say(fleet, ONE, {"id": "mine", "boot": "1", "sequence": sequence}, "capture.qo")
+    found = told("capture", ONE, TWO, "--id", "mine", "--wait")
+    assert [(one["device"], one["sequence"]) for one in found["windows"]] == [(ONE, 0), (TWO, 0)]
 
 
 def test_status_of_many_takes_few_requests():

@@ -384,6 +384,15 @@ def test_going_back_needs_to_know_where_to(tmp_path, file):
         ask(api, clock, lambda hub: rollout.previous(made, hub))
 
 
+def test_from_a_first_model_there_is_no_way_back(tmp_path):
+    api, clock = service(2)
+    path = tmp_path / "model.bin"
+    path.write_bytes(model_file())
+    made = released(api, clock, path, Journal(tmp_path / "r.json"))
+    with pytest.raises(ReleaseError, match="ran no model before: there is nothing to go back to; release a model with"):
+        ask(api, clock, lambda hub: rollout.previous(made, hub))
+
+
 def test_journals_that_are_none(tmp_path):
     path = tmp_path / "r.json"
     for content, why in ((None, "No such file"), ("", "no release"), ("[]", "no release"), ('{"id": 1}', "no release")):
