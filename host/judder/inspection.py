@@ -22,7 +22,7 @@ from judder.update import Kind, Update, UpdateError
 FACTORY = {".fseventsd/no_log": b"", ".metadata_never_index": b"", ".Trashes": b"", ".Trash-1000": b""}
 """What CircuitPython puts on a new drive to keep PCs from writing to it (supervisor/shared/filesystem.c)."""
 NOTECARDS = {"cellular": 1_500_000, "wifi-v2": 900_000}
-"""Most bytes of an image that a Notecard takes."""
+"""Most bytes of an image that a Notecard takes (dev.blues.io, outboard firmware update)."""
 PRODUCT, HOST = "judder", "stm32"
 FS_ONLY_WARNING = (
     "an image without interpreter may leave a board that does not start: Notecards of firmware 8 were seen to erase "

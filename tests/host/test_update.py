@@ -101,6 +101,7 @@ def test_an_update_of_code_is_what_it_says():
     [
         (b"", None, "no file that boards take"),
         (b"PK\x03\x04", None, "no file that boards take"),
+        (b"/// BINPACK /// of old", "1", "no file that boards take"),
         (binpack(info=False), None, "give --version"),
         (binpack("1"), "2", "boards will report that"),
         (b"/// BINPACK ///\nINFO: firmware::info:{\n\0", None, "give --version"),
