@@ -171,6 +171,8 @@ def rollback(
     beside = None if state is None else state.with_name(f"{state.stem}-back.json")
     unfinished = None if release or to else _unfinished_rollback(data, beside)
     journal = unfinished or _found(release, data, state, undo=True)
+    if unfinished:
+        typer.echo(f"judder: {line_of(unfinished.path.stem)} was interrupted and goes on as it was planned", err=True)
     calls: list[Call] | None = [] if dry_run else None
 
     async def work(hub: "Notehub") -> "tuple[Release, Journal]":

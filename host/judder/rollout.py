@@ -106,14 +106,15 @@ async def keep(release: Release, hub: Notehub) -> str:
 
 
 async def check_version(release: Release, hub: Notehub) -> None:
-    """Raises ReleaseError when Notehub has that version with another content: boards could not be told apart."""
+    """Raises ReleaseError when Notehub has that version only with another content: boards could not be told apart."""
     if release.model:  # its id is its content's checksum
         return
-    for one in await hub.firmware(version=release.version):
-        if await _md5(one, hub) != release.md5:
-            raise ReleaseError(
-                f"Notehub has another file of version {release.version} ({one.name}): build it under a new version"
-            )
+    kept = {await _md5(one, hub): one.name for one in await hub.firmware(version=release.version)}
+    if kept and release.md5 not in kept:
+        names = ", ".join(sorted(kept.values()))
+        raise ReleaseError(
+            f"Notehub has another file of version {release.version} ({names}): build it under a new version"
+        )
 
 
 async def _md5(firmware: Firmware, hub: Notehub) -> str:

@@ -164,7 +164,9 @@ def test_an_interrupted_rollback_goes_on(fleet, file):
     told("release", "push", file, "--fleet", "machines")
     first = told("release", "rollback", "--no-wait")
     assert first["state"] == "running"
-    assert told("release", "rollback", "--dry-run")["calls"] == []  # all are started
+    done = judder("release", "rollback", "--dry-run")
+    assert done.stdout == "nothing to do\n"  # all are started
+    assert done.stderr == f"judder: {first['release']} was interrupted and goes on as it was planned\n"
     again = told("release", "rollback")
     assert (again["release"], again["state"], versions(fleet)) == (first["release"], "done", {"1.0.0"})
     assert [len(device.offered) for device in simulated(fleet).values()] == [2] * 3
@@ -332,6 +334,14 @@ def test_a_version_stands_for_one_file(fleet, file, tmp_path):
     assert len(list(tmp_path.glob("judder-data/releases/*.json"))) == 2
     other.write_bytes(replace(update, version="2.0.1").to_bytes())
     assert told("release", "push", other, "--device", THREE)["version"] == "2.0.1"
+
+
+def test_a_file_that_arrived_damaged_does_not_use_its_version_up(fleet, file):
+    fleet.faults = [Fault("corrupt", method="PUT")]
+    assert "nothing started" in refused("release", "push", file, "--device", ONE)
+    assert told("release", "push", file, "--device", ONE)["state"] == "done"
+    assert told("release", "push", file, "--device", TWO)["state"] == "done"
+    assert len(sent(fleet, "PUT")) == 2
 
 
 def test_releases_of_another_project_are_left_alone(fleet, file, tmp_path, monkeypatch):
