@@ -1,13 +1,17 @@
 """A fleet on an emulated Notehub, with time that only moves when somebody sleeps."""
 
 import asyncio
+import json
 import struct
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from zlib import crc32
 
+from judder.binpack import MARKER, Binpack, Part, pack
 from judder.emulator.notehub_api import NotehubApi, running
 from judder.emulator.simulated_device import fleet
 from judder.notehub import connected
+from judder.program import INTERPRETER_ALONE
 
 START_S = 1_795_000_000.0
 TOKEN = "a-personal-access-token"
@@ -71,6 +75,8 @@ def model_file(seed=0):
 
 
 def binpack(version="2.0.0", info=True):
-    """What begins as a binpack."""
-    line = b'INFO: firmware::info:{"product":"judder","version":"%s"}\n' % version.encode() if info else b""
-    return b"/// BINPACK ///\nWHEN: 2026-05-04 12:00:00 UTC\nHOST: stm32\n" + line + b"/// BINPACK ///\n\0" + bytes(64)
+    """An image of a program that is no more than its vectors."""
+    program = struct.pack("<111I", 0x200A0000, *[INTERPRETER_ALONE.address + 1] * 110)
+    said = MARKER + json.dumps({"product": "other", "version": version}, separators=(",", ":")) if info else ""
+    part = Part(INTERPRETER_ALONE.name, INTERPRETER_ALONE.address, program)
+    return pack(Binpack(datetime(2026, 5, 4, 12, tzinfo=UTC), "stm32", [part], said))

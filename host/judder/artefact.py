@@ -7,14 +7,15 @@ import struct
 from dataclasses import dataclass
 from zlib import crc32
 
+from judder.binpack import MARKER, is_binpack
+from judder.code import ENDING
+from judder.inspection import NOTECARDS
 from judder.update import Kind, Update, UpdateError, is_update
 
-BINPACK = b"/// BINPACK ///"
 MODEL = b"VM\xc1\x7f"
 """Of a bare model file (judder.model.file, which would bring numpy and more)."""
-MOST_BYTES = 1_500_000
-"""Of a host image (dev.blues.io, outboard firmware update); Notecard WiFi v2 takes 900 kB."""
-_INFO = re.compile(rb"^INFO: firmware::info:(\{.*\})\r?$", re.MULTILINE)
+MOST_BYTES = NOTECARDS["cellular"]
+_INFO = re.compile(rb"^INFO: %s(\{.*\})\r?$" % MARKER.encode(), re.MULTILINE)
 _HEAD_BYTES = 65536
 
 
@@ -36,10 +37,6 @@ class Artefact:
         """In hex, as Notehub tells it of a file."""
         return hashlib.md5(self.data, usedforsecurity=False).hexdigest()
 
-    @property
-    def what(self) -> str:
-        return f"model {self.model}" if self.model else f"firmware {self.version}"
-
 
 def recognise(data: bytes, version: str | None = None) -> Artefact:
     """What the content of a file is. `version` goes with a binpack that does not say. Raises ArtefactError."""
@@ -47,7 +44,7 @@ def recognise(data: bytes, version: str | None = None) -> Artefact:
         raise ArtefactError(f"{len(data)} bytes are too many: a Notecard takes up to {MOST_BYTES}")
     if is_update(data):
         return _of_update(data, version)
-    if data.startswith(BINPACK):
+    if is_binpack(data):
         return Artefact(data, _version_of_binpack(data, version), ".binpack")
     if data.startswith(MODEL):
         return _of_update(_wrapped(data), version)
@@ -80,10 +77,10 @@ def _of_update(data: bytes, asked: str | None) -> Artefact:
     if asked and asked != update.version:
         raise ArtefactError(f"the file is version {update.version}: leave --version {asked} out")
     if update.kind is Kind.CODE:
-        return Artefact(data, update.version, ".judder")
+        return Artefact(data, update.version, ENDING)
     if update.content[:4] != MODEL or update.version != _model_id(update.content):
         raise ArtefactError(f"the update file says model {update.version} and holds something else: build it again")
-    return Artefact(data, update.version, ".judder", update.version)
+    return Artefact(data, update.version, ENDING, update.version)
 
 
 def _wrapped(model: bytes) -> bytes:

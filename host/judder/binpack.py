@@ -20,9 +20,12 @@ FRAME_BYTES = 8192
 MOST_BYTES = 64 * 1024 * 1024
 """Of a part that is read."""
 MARKER = "firmware::info:"
-"""What INFO begins with, and by which Notehub finds it: it stands nowhere else in a pack."""
+"""What INFO begins with, and by which Notehub finds the version. Programs may have it in them, too; judder.image keeps
+it off the drive.
+"""
+FENCE = "/// BINPACK ///"
+"""Around the header."""
 
-_FENCE = "/// BINPACK ///"
 _WHEN = "%Y-%m-%d %H:%M:%S UTC"
 _LENGTH = struct.Struct("<I")
 _STORED = 1 << 31
@@ -84,7 +87,7 @@ class Header:
 def pack(binpack: Binpack, on_bytes: Callable[[int, int], None] = lambda done, total: None) -> bytes:
     """The file; `on_bytes` hears how many bytes are compressed, and of how many. Raises BinpackError."""
     lines = [
-        _FENCE,
+        FENCE,
         f"WHEN: {binpack.when.astimezone(UTC):{_WHEN}}",
         f"HOST: {binpack.host}",
         f"SNAP: {FRAME_BYTES}",
@@ -103,7 +106,7 @@ def pack(binpack: Binpack, on_bytes: Callable[[int, int], None] = lambda done, t
         name = part.name.replace(",", "")
         region = len(part.data) if part.region is None else part.region
         lines.append(f"LOAD: {name},{part.address},{region},{len(part.data)},{len(streams[-1])},{_md5(part.data)}")
-    lines += [f"INFO: {binpack.info}"] * bool(binpack.info) + [_FENCE]
+    lines += [f"INFO: {binpack.info}"] * bool(binpack.info) + [FENCE]
     if wrong := next((line for line in lines if not line.isprintable()), None):
         raise BinpackError(f"a line of a pack's header cannot have control characters: {wrong!r}")
     return "".join(f"{line}\n" for line in lines).encode() + b"\0" + b"".join(streams)
@@ -136,7 +139,7 @@ def unpack(data: bytes) -> Binpack:
 
 def is_binpack(data: bytes) -> bool:
     """Whether it begins as one."""
-    return data.startswith(f"{_FENCE}\n".encode())
+    return data.startswith(f"{FENCE}\n".encode())
 
 
 def read_header(data: bytes) -> Header:
@@ -148,9 +151,9 @@ def read_header(data: bytes) -> Header:
         text = data[:end].decode()
     except UnicodeDecodeError as error:
         raise BinpackError(f"byte {error.start} of the header is no text") from None
-    head, fence, rest = text.removeprefix(f"{_FENCE}\n").rpartition(f"{_FENCE}\n")
+    head, fence, rest = text.removeprefix(f"{FENCE}\n").rpartition(f"{FENCE}\n")
     if not fence or rest:
-        raise BinpackError(f"the header does not end with {_FENCE}")
+        raise BinpackError(f"the header does not end with {FENCE}")
     head, _, info = head.removesuffix("\n").partition("\nINFO: ")  # the last; Go's may have lines of its own
     fields: dict[str, list[str]] = {"WHEN": [], "HOST": [], "SNAP": [], "LOAD": []}
     for number, line in enumerate(head.split("\n"), 2):
@@ -214,11 +217,11 @@ def _unframed(packed: bytes, load: Load, frame_bytes: int) -> bytes:
         block = packed[at + _LENGTH.size : at + _LENGTH.size + (length & ~_STORED)]
         if len(block) != length & ~_STORED:
             raise BinpackError(f"{where}: has {length & ~_STORED} bytes, and {len(block)} are there")
+        expected = min(frame_bytes, load.bytes - len(content))
         try:
-            frame = block if length & _STORED else snappy.decompress(block, frame_bytes)
+            frame = block if length & _STORED else snappy.decompress(block, expected)
         except SnappyError as error:
             raise BinpackError(f"{where}: {error}") from None
-        expected = min(frame_bytes, load.bytes - len(content))
         if not expected or len(frame) != expected:
             raise BinpackError(f"{where}: holds {len(frame)} bytes, and {expected} are due")
         content += frame

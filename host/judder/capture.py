@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from judder.notehub import Notehub
@@ -70,5 +71,6 @@ async def _answered(hub: Notehub, devices: Sequence[str], request: str) -> dict[
     for event in events:
         device, body = str(event.get("device")), event.get("body")
         if device in devices and isinstance(body, dict) and str(body.get("id")) == request:
-            found[device] = Captured(device, str(body.get("boot", "")), int(body.get("sequence", -1)))
+            with suppress(TypeError, ValueError, OverflowError):  # what names no window is no answer
+                found[device] = Captured(device, str(body.get("boot", "")), int(body.get("sequence", -1)))
     return found

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -91,8 +91,8 @@ def _waiting(what: str) -> Progress:
     return bar
 
 
-def tell_plan(calls: "Sequence[Call]", *, as_json: bool, secret: str = "") -> None:
-    """The calls of a dry run, one a line; `secret` is not shown."""
+def tell_plan(calls: "Sequence[Call]", *, as_json: bool) -> None:
+    """The calls of a dry run, one a line."""
     shown = [
         {
             "method": call.method,
@@ -102,14 +102,12 @@ def tell_plan(calls: "Sequence[Call]", *, as_json: bool, secret: str = "") -> No
         for call in calls
     ]
     if as_json:
-        text = json.dumps({"dry_run": True, "calls": shown})
-    else:
-        lines = [
-            f"{one['method']} {one['path']}" + ("" if one["body"] is None else f"  {json.dumps(one['body'])}")
-            for one in shown
-        ]
-        text = "\n".join(lines or ["nothing to do"])
-    typer.echo(text.replace(secret, "***") if secret else text)
+        typer.echo(json.dumps({"dry_run": True, "calls": shown}))
+        return
+    for one in shown:
+        typer.echo(f"{one['method']} {one['path']}" + ("" if one["body"] is None else f"  {json.dumps(one['body'])}"))
+    if not shown:
+        typer.echo("nothing to do")
 
 
 # --- route ------------------------------------------------------------------------------------------------------------
@@ -132,7 +130,7 @@ def route(
     outcome = ask(lambda hub: routes.bring(hub, routes.proxy(url, token, alias), change=change), calls)
     wrong = outcome.did == "nothing" and bool(outcome.differs)
     if calls is not None:
-        tell_plan(calls, as_json=as_json, secret=token)
+        tell_plan([replace(one, body=routes.without_token(one.body)) for one in calls], as_json=as_json)
     else:
         about = f": {'; '.join(map(line_of, outcome.differs))}" if outcome.differs else ""
         sentence = {
@@ -147,8 +145,12 @@ def route(
 def _check_url(url: str, token: str) -> None:
     from urllib.parse import urlsplit
 
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of an address in brackets, of a port
+        is_url = False
+    if not is_url:
         refuse(f"{url!r} is no URL: give one like https://windows.example.com")
     if parts.path.rstrip("/").endswith("/ingest"):
         refuse(f"{url}: leave /ingest out, boards add it themselves")

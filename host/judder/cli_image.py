@@ -155,9 +155,14 @@ def _pinned(name: str, path: Path | None, sha256: str | None) -> bytes | None:
 
 
 def _settings(path: Path) -> bytes:
-    """The file, about which a board has nothing to complain."""
+    """The file, about which no board has anything to complain, and which is for any of them."""
     data = _read(path)
-    if complaints := board_settings().load(str(path)).complaints:
+    found = board_settings().load(str(path))
+    if found.device_sn:
+        refuse(f"--settings {path}: DEVICE_SN names one board, and the image goes to many: name devices in Notehub")
+    if found.frame_key:
+        refuse(f"--settings {path}: FRAME_KEY is a secret, and an image is none: each board's Notecard keeps its own")
+    if complaints := found.complaints:
         more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
         refuse(f"--settings {path}: a board would say: {line_of(complaints[0])}{more}")
     return data

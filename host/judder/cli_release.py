@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +53,7 @@ def push(
 ) -> None:
     """Upload a file, and have it on the devices; an interrupted one goes on when it is repeated."""
     from judder import release as releases
+    from judder import rollout
     from judder.fleet import select
 
     percents = _percents(percent, wave)
@@ -60,7 +61,7 @@ def push(
         artefact = releases.read(file, version)
     except releases.ReleaseError as error:
         refuse(line_of(str(error)))
-    _check_model(artefact)
+    _check(file, artefact)
     calls: list[Call] | None = [] if dry_run else None
 
     async def work(hub: "Notehub") -> "tuple[Release, Journal]":
@@ -76,7 +77,10 @@ def push(
             max_failed=max_failed,
             now_s=cli_fleet.now_s(),
         )
-        return await _go_on(hub, *_placed(planned, data, state), interval_s, no_wait=no_wait, dry_run=dry_run)
+        made, journal = _placed(planned, data, state)
+        if made is planned:
+            await rollout.check_version(made, hub)
+        return await _go_on(hub, made, journal, interval_s, no_wait=no_wait, dry_run=dry_run)
 
     _tell_end(*ask(work, calls, shows_itself=not dry_run), calls, no_wait=no_wait, as_json=as_json)
 
@@ -164,14 +168,20 @@ def rollback(
     """Bring the devices that were started back to what they ran before, as a release of its own."""
     from judder import release as releases
 
-    journal = _found(release, data, None)
+    beside = None if state is None else state.with_name(f"{state.stem}-back.json")
+    unfinished = None if release or to else _unfinished_rollback(data, beside)
+    journal = unfinished or _found(release, data, state, undo=True)
+    if unfinished:
+        typer.echo(f"judder: {line_of(unfinished.path.stem)} was interrupted and goes on as it was planned", err=True)
     calls: list[Call] | None = [] if dry_run else None
 
     async def work(hub: "Notehub") -> "tuple[Release, Journal]":
         found = journal.load()
+        if unfinished:
+            return await _go_on(hub, found, journal, interval_s, no_wait=no_wait, dry_run=dry_run)
+        devices = _started(found)
         artefact, source, firmware = await _earlier(hub, found, to)
         await _cancelled(hub, found, journal, dry_run=dry_run)
-        devices = await _started(hub, found)
         planned = releases.plan(
             artefact,
             devices,
@@ -182,9 +192,10 @@ def rollback(
             timeout_s=timeout_min * 60,
             max_failed=max_failed,
             again=True,
+            rolls_back=found.id,
             now_s=cli_fleet.now_s(),
         )
-        return await _go_on(hub, *_placed(planned, data, state), interval_s, no_wait=no_wait, dry_run=dry_run)
+        return await _go_on(hub, *_placed(planned, data, beside), interval_s, no_wait=no_wait, dry_run=dry_run)
 
     _tell_end(*ask(work, calls, shows_itself=not dry_run), calls, no_wait=no_wait, as_json=as_json)
 
@@ -197,7 +208,7 @@ async def _earlier(hub: "Notehub", found: "Release", to: str | None) -> "tuple[A
 
     if to is not None and Path(to).is_file():
         artefact = releases.read(Path(to))
-        _check_model(artefact)
+        _check(Path(to), artefact)
         return artefact, Path(to), None
     firmware = await (rollout.previous(found, hub) if to is None else rollout.stored(hub, to))
     try:
@@ -209,7 +220,7 @@ async def _earlier(hub: "Notehub", found: "Release", to: str | None) -> "tuple[A
     return artefact, None, firmware
 
 
-async def _started(hub: "Notehub", found: "Release") -> "Sequence[Any]":
+def _started(found: "Release") -> "Sequence[Any]":
     """The devices of a release that were. Raises ReleaseError."""
     from judder.notehub import Device
     from judder.release import ReleaseError
@@ -296,7 +307,7 @@ def _placed(planned: "Release", data: Path, state: Path | None) -> "tuple[Releas
         if not path.exists():
             continue
         other = Journal(path).load()
-        if other.is_over:
+        if other.is_over or other.id == planned.rolls_back:  # which a dry run leaves as it is
             continue
         if _same(planned, other):
             return other, Journal(path)
@@ -315,28 +326,55 @@ def _placed(planned: "Release", data: Path, state: Path | None) -> "tuple[Releas
 def _same(one: "Release", other: "Release") -> bool:
     def asked(release: "Release") -> tuple[object, ...]:
         percents = [wave.percent for wave in release.waves]
-        return release.md5, release.project, release.filters, percents, release.timeout_s, release.max_failed
+        way = release.filters, percents, release.timeout_s, release.max_failed
+        return release.md5, release.project, release.rolls_back, *way
 
     return asked(one) == asked(other)
 
 
-def _found(name: str | None, data: Path, state: Path | None) -> "Journal":
-    """The release that is meant."""
+def _found(name: str | None, data: Path, state: Path | None, *, undo: bool = False) -> "Journal":
+    """The release that is meant, by default the newest; to `undo`, the newest that itself undoes none."""
+    from judder.release import Journal
+
+    project, folder = cli_fleet.configured().notehub_project, data / "releases"
+    kept = _kept(folder.glob("*.json") if state is None else [state])
+    path = state or folder / f"{name}.json"
+    if state is None and name is None:
+        chosen = {path: one for path, one in kept.items() if one.project == project and not (undo and one.rolls_back)}
+        if not chosen:
+            refuse(f"no release of {project} in {folder}: judder release push FILE --fleet NAME makes one")
+        return Journal(_newest(chosen))
+    if path not in kept:
+        there = ", ".join(sorted(one.stem for one in kept)) or "none"
+        refuse(f"no release {line_of(str(name))} in {folder}; there are {there}")
+    if kept[path].project != project:
+        line = f"release {kept[path].id} is of project {kept[path].project}, and JUDDER_NOTEHUB_PROJECT is {project}"
+        refuse(line_of(line))
+    return Journal(path)
+
+
+def _unfinished_rollback(data: Path, beside: Path | None) -> "Journal | None":
+    """The newest rollback that was interrupted; `beside`: where it would be kept."""
+    from judder.release import Journal
+
+    project = cli_fleet.configured().notehub_project
+    paths = (data / "releases").glob("*.json") if beside is None else [beside] * beside.exists()
+    kept = _kept(paths).items()
+    chosen = {path: one for path, one in kept if one.rolls_back and not one.is_over and one.project == project}
+    return Journal(_newest(chosen)) if chosen else None
+
+
+def _kept(paths: Iterable[Path]) -> "dict[Path, Release]":
     from judder.release import Journal, ReleaseError
 
-    if state is not None:
-        return Journal(state)
-    folder = data / "releases"
     try:
-        kept = {path.stem: Journal(path).load() for path in folder.glob("*.json")}
+        return {path: Journal(path).load() for path in paths}
     except ReleaseError as error:
         refuse(line_of(str(error)))
-    if not kept:
-        refuse(f"no release in {folder}: judder release push FILE --fleet NAME makes one")
-    if name is not None and name not in kept:
-        refuse(f"no release {line_of(name)} in {folder}; there are {', '.join(sorted(kept))}")
-    newest = name or max(kept, key=lambda one: (kept[one].created_at_s, one))
-    return Journal(folder / f"{newest}.json")
+
+
+def _newest(kept: "Mapping[Path, Release]") -> Path:
+    return max(kept, key=lambda path: (kept[path].created_at_s, path))
 
 
 def _percents(percent: float | None, wave: str | None) -> Sequence[float]:
@@ -350,22 +388,25 @@ def _percents(percent: float | None, wave: str | None) -> Sequence[float]:
         refuse(f"--wave {line_of(wave)}: give rising percentages, as 5,25,100")
 
 
-def _check_model(artefact: "Artefact") -> None:
-    """A model that proves itself, and that boards do not refuse."""
-    if not artefact.model:
-        return
-    from judder.update import Update
+def _check(path: Path, artefact: "Artefact") -> None:
+    """Nothing is wrong with it, and of a model, boards do not refuse it."""
+    from judder.inspection import InspectionError, inspect
 
     try:
-        from judder.model.file import ModelError, from_bytes
+        found = inspect(artefact.data)
+    except InspectionError as error:
+        refuse(f"{path}: {line_of(str(error))}")
     except ModuleNotFoundError as error:
         refuse(f"{error.name} is missing: pip install 'judder[model]'")
-    try:
-        model, _ = from_bytes(Update.parse(artefact.data).content)
-    except ModelError as error:
-        refuse(f"model {artefact.model}: {line_of(str(error))}")
-    if reasons := refusals(model):
-        refuse(f"boards would refuse model {artefact.model}: {line_of('; '.join(reasons))}")
+    if found.wrong:
+        refuse(f"{path}: {line_of(found.wrong[0])}")
+    if found.update and artefact.model:
+        from judder.model.file import from_bytes
+
+        if reasons := refusals(from_bytes(found.update.content)[0]):
+            refuse(f"boards would refuse model {artefact.model}: {line_of('; '.join(reasons))}")
+    for remark in found.remarks:
+        typer.echo(f"judder: {line_of(remark)}", err=True)
 
 
 # --- what people and programs see -------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ FOLDER = "node"
 AT_HOME = ("meanings.py", "selftest.py")  # of the base: settings explained, and what the board measures of itself
 ROOT_ENTRIES = 16
 HEAD_BYTES, GUARD_BYTES = 8192, 3584  # of a slot (device/slots.py)
-SLOT = "code-a.bin"
+ROOM_BYTES = {name: size - HEAD_BYTES - GUARD_BYTES for name, size in SLOTS.items()}
+"""For the content of an update."""
+SLOT, MODEL_SLOT = "code-a.bin", "model-a.bin"
 ENDING = ".judder"
 """Of the file's name: by it boards tell it from what their Notecard writes (device/node/update.py)."""
 
@@ -27,7 +29,7 @@ def update(version: str, source: Tree | None = None) -> Update:
         for path in sorted(folder.glob("*.py"))
         if path.name not in AT_HOME
     }
-    room = SLOTS[SLOT] - HEAD_BYTES - GUARD_BYTES
+    room = ROOM_BYTES[SLOT]
     try:
         volume = fat12.volume(files, sectors=room // fat12.SECTOR_BYTES, root_entries=ROOT_ENTRIES, label="JUDDER")
     except fat12.Fat12Error as error:

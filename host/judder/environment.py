@@ -109,17 +109,21 @@ async def _newest(hub: Notehub, devices: Sequence[str]) -> dict[str, Members]:
         chosen = devices if len(devices) <= DEVICES_IN_QUERY else ()
         events, cursor = await hub.events([NOTEFILE], chosen, newest_first=True, limit=500, cursor=cursor)
         for event in events:
-            if isinstance(event.get("body"), dict):
+            if _is_whole(event.get("body")):
                 found.setdefault(str(event.get("device")), event)
         if not cursor or found.keys() >= set(devices):
             break
     return found
 
 
+def _is_whole(body: object) -> bool:
+    """Whether it says what a device's note does; one that does not is no reason to leave the others untold."""
+    return isinstance(body, dict) and all(isinstance(body.get(one) or {}, dict) for one in ("settings", "refused"))
+
+
 def _report(device: Device, wanted: Mapping[str, tuple[str, str]], event: Members | None) -> Report:
     body = event["body"] if event else {}
     settings, refused = body.get("settings") or {}, body.get("refused") or {}
-    said_s = (event.get("when") or event.get("received")) if event else None
     table = {name: (default, allowed) for name, default, allowed in board_settings().TABLE}
     found = []
     for name, (value, scope) in sorted(wanted.items()):
@@ -134,21 +138,36 @@ def _report(device: Device, wanted: Mapping[str, tuple[str, str]], event: Member
         device.uid,
         device.serial_number,
         str(body.get("hash", "")),
-        None if said_s is None else f"{datetime.fromtimestamp(float(said_s), UTC):%Y-%m-%dT%H:%M:%SZ}",
+        _time(event.get("when") or event.get("received")) if event else None,
         tuple(found),
     )
+
+
+def _time(at_s: object) -> str | None:
+    """In UTC; None for what a calendar does not have."""
+    try:
+        return f"{datetime.fromtimestamp(float(str(at_s)), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _judge(
     name: str, text: str, default: object, allowed: Sequence[object], effective: object, refused: str
 ) -> tuple[str, str]:
-    """State and reason of a wanted value. A refusal of a value that it does not name was of an earlier one."""
+    """State and reason of a wanted value."""
+    is_refused = bool(refused) and _is_of(refused, name, text)
     try:
         value = board_settings().check(name, text, default, allowed)
     except ValueError as error:
-        return ("refused", refused) if refused else ("not yet", f"will be refused: {error}")
+        if is_refused or refused == str(error):  # a long value it names by its beginning
+            return "refused", refused
+        return "not yet", f"will be refused: {error}"
     if effective == value:
         return "effective", ""
-    if refused and text in refused:
-        return "refused", refused
-    return "not yet", ""
+    return ("refused", refused) if is_refused else ("not yet", "")
+
+
+def _is_of(refused: str, name: str, text: str) -> bool:
+    """Whether a refusal is of this value, and not of an earlier one: it names the value, its length, or neither."""
+    own = f"{name} = {text};", f"{name} is {len(text.encode())} bytes long;"
+    return refused.startswith(own) or not refused.startswith((f"{name} = ", f"{name} is "))

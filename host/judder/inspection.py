@@ -13,6 +13,7 @@ from typing import Any
 from judder import binpack, fat12, update
 from judder.binpack import MARKER, BinpackError, Header, Part
 from judder.board import RING_FILE, SETTINGS_FILE, SLOT_FOLDER, SLOTS
+from judder.code import MODEL_SLOT, ROOM_BYTES, SLOT
 from judder.fat12 import Fat12Error
 from judder.manifest import MANIFEST, ManifestError, differences, read_manifest
 from judder.program import BOOTLOADER, DRIVE, INTERPRETER, INTERPRETER_ALONE, why_not_to_start
@@ -21,7 +22,7 @@ from judder.update import Kind, Update, UpdateError
 FACTORY = {".fseventsd/no_log": b"", ".metadata_never_index": b"", ".Trashes": b"", ".Trash-1000": b""}
 """What CircuitPython puts on a new drive to keep PCs from writing to it (supervisor/shared/filesystem.c)."""
 NOTECARDS = {"cellular": 1_500_000, "wifi-v2": 900_000}
-"""Most bytes of an image that a Notecard takes."""
+"""Most bytes of an image that a Notecard takes (dev.blues.io, outboard firmware update)."""
 PRODUCT, HOST = "judder", "stm32"
 FS_ONLY_WARNING = (
     "an image without interpreter may leave a board that does not start: Notecards of firmware 8 were seen to erase "
@@ -93,18 +94,27 @@ def _update(data: bytes) -> Inspection:
         found = Update.parse(data)
     except UpdateError as error:
         raise InspectionError(str(error)) from None
+    room = ROOM_BYTES[SLOT if found.kind is Kind.CODE else MODEL_SLOT]
+    files: dict[str, bytes] = {}
     if found.kind is Kind.CODE:
         files, _, wrong = _drive(found.content)
-        return Inspection(update=found, files=files, wrong=wrong)
+    else:
+        wrong = list(_wrong_with_model(found))
+    if len(found.content) > room:
+        wrong.append(f"its content has {len(found.content)} bytes, and a board's slot takes {room}")
+    return Inspection(update=found, files=files, wrong=wrong)
+
+
+def _wrong_with_model(found: Update) -> Iterator[str]:
     from judder.model.file import ModelError, from_bytes, model_id  # numpy, only for those who have a model
 
     try:
         from_bytes(found.content)
     except ModelError as error:
-        return Inspection(update=found, wrong=[f"its content is no model: {error}"])
+        yield f"its content is no model: {error}"
+        return
     if model_id(found.content) != found.version:
-        return Inspection(update=found, wrong=[f"it says model {found.version} and has {model_id(found.content)}"])
-    return Inspection(update=found)
+        yield f"it says model {found.version} and has {model_id(found.content)}"
 
 
 def _drive(image: bytes) -> tuple[dict[str, bytes], dict[str, Any] | None, list[str]]:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from judder.artefact import Artefact, ArtefactError, recognise
+from judder.code import ENDING
 from judder.notehub import Device, Filters, Firmware
 
 TIMEOUT_S = 2 * 3600.0
@@ -64,9 +65,14 @@ class Target:
     in_progress: bool = False
 
     @property
-    def is_back(self) -> bool:
-        """Whether it has been updated and has reported since: Notehub goes on showing what a dead board once said."""
-        return self.started and self.phase == "completed" and (self.boot != self.boot_before or not self.boot)
+    def is_completed(self) -> bool:
+        """Whether what it was started with has come to its end."""
+        return self.started and self.phase == "completed"
+
+    @property
+    def has_booted(self) -> bool:
+        """Since its start, as far as its firmware says so."""
+        return self.boot != self.boot_before or not self.boot
 
 
 @dataclass
@@ -82,7 +88,8 @@ class Wave:
 class Release:
     """`source` is the file to upload, `firmware` its name at Notehub once it is there. `ending`: why it stops.
 
-    `again`: also to devices that are said to run it, as after a version that may have killed them.
+    `again`: also to devices that are said to run it, as after a version that may have killed them. `rolls_back`: the id
+    of the release that it undoes.
     """
 
     id: str
@@ -99,6 +106,7 @@ class Release:
     timeout_s: float = TIMEOUT_S
     max_failed: str = MAX_FAILED
     again: bool = False
+    rolls_back: str = ""
     created_at_s: float = 0.0
     state: State = State.PLANNED
     ending: State = State.STOPPED
@@ -119,7 +127,15 @@ class Release:
 
     def is_done(self, device: str) -> bool:
         target = self.targets[device]
-        return target.running == self.wanted and (target.is_back or not self.again)
+        return target.running == self.wanted and (not self.again or self._is_back(target))
+
+    def _is_back(self, target: Target) -> bool:
+        """Whether it is alive: Notehub goes on showing what a dead board once said.
+
+        That an image is written, the Notecard says, and only another boot that the board lives. An update by file ends
+        when the firmware says so, which for one that it runs already it does without a boot.
+        """
+        return target.is_completed and (target.has_booted or self.suffix == ENDING)
 
     def missing(self, wave: Wave) -> list[str]:
         """Devices of a wave that do not report it."""
@@ -171,6 +187,7 @@ def plan(
     timeout_s: float = TIMEOUT_S,
     max_failed: str = MAX_FAILED,
     again: bool = False,
+    rolls_back: str = "",
     now_s: float = 0.0,
 ) -> Release:
     """A release of a file to upload (`source`), or of one that Notehub has. `percents` count from all devices.
@@ -207,6 +224,7 @@ def plan(
         timeout_s=timeout_s,
         max_failed=max_failed,
         again=again,
+        rolls_back=rolls_back,
         created_at_s=now_s,
     )
 

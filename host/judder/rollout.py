@@ -78,11 +78,11 @@ async def advance(release: Release, hub: Notehub, journal: Journal, now_s: Calla
 
 
 async def rehearse(release: Release, hub: Notehub) -> None:
-    """Make the calls of a whole release in which nothing fails, to a hub that only plans them."""
+    """Make the calls that a release in which nothing fails has still to make, to a hub that only plans them."""
     release.firmware = await keep(release, hub)
-    await look(release, hub)
+    seen = await look(release, hub)
     for wave in release.waves:
-        for some in _batches([uid for uid in wave.devices if not _has_it(release, uid)]):
+        for some in _batches(_waiting(release, wave, seen)):
             await hub.start_update(release.firmware, {"deviceUID": some})
 
 
@@ -103,6 +103,18 @@ async def keep(release: Release, hub: Notehub) -> str:
     if (md5 := await _md5(kept, hub)) != release.md5:
         raise ReleaseError(f"Notehub has {kept.name} with md5 {md5} and not {release.md5}: nothing started; repeat it")
     return kept.name
+
+
+async def check_version(release: Release, hub: Notehub) -> None:
+    """Raises ReleaseError when Notehub has that version only with another content: boards could not be told apart."""
+    if release.model:  # its id is its content's checksum
+        return
+    kept = {await _md5(one, hub): one.name for one in await hub.firmware(version=release.version)}
+    if kept and release.md5 not in kept:
+        names = ", ".join(sorted(kept.values()))
+        raise ReleaseError(
+            f"Notehub has another file of version {release.version} ({names}): build it under a new version"
+        )
 
 
 async def _md5(firmware: Firmware, hub: Notehub) -> str:
@@ -144,7 +156,19 @@ def _was_started(target: Target, status: UpdateStatus) -> bool:
 
 
 async def start(release: Release, wave: Wave, seen: set[str], hub: Notehub, journal: Journal) -> None:
-    """Start the devices of a wave that are not, and do not run it already.
+    """Start the devices of a wave that wait for it."""
+    for some in _batches(_waiting(release, wave, seen)):
+        for uid in some:
+            release.targets[uid].asked = True
+        journal.save(release)
+        await hub.start_update(release.firmware, {"deviceUID": some})
+        for uid in some:
+            release.targets[uid].started, release.targets[uid].phase = True, ""  # that was of an update before
+        journal.save(release)
+
+
+def _waiting(release: Release, wave: Wave, seen: set[str]) -> list[str]:
+    """Devices of a wave that are not started, and do not run it already.
 
     One whose start may have been made is only started again when it was `seen` that it was not.
     """
@@ -153,14 +177,7 @@ async def start(release: Release, wave: Wave, seen: set[str], hub: Notehub, jour
         target = release.targets[uid]
         if not (target.started or _has_it(release, uid) or (target.asked and uid not in seen)):
             waiting.append(uid)
-    for some in _batches(waiting):
-        for uid in some:
-            release.targets[uid].asked = True
-        journal.save(release)
-        await hub.start_update(release.firmware, {"deviceUID": some})
-        for uid in some:
-            release.targets[uid].started = True
-        journal.save(release)
+    return waiting
 
 
 def _has_it(release: Release, device: str) -> bool:
@@ -195,6 +212,10 @@ def stop_reason(release: Release, now_s: float) -> str:
 async def previous(release: Release, hub: Notehub) -> Firmware:
     """What the started devices ran before, if it was the same on all and Notehub has it. Raises ReleaseError."""
     before = {release.targets[device].running_before for device in release.asked()}
+    if release.model and before == {""}:
+        raise ReleaseError(
+            "the devices ran no model before: there is nothing to go back to; release a model with --to FILE"
+        )
     if len(before) != 1 or "" in before:
         names = ", ".join(sorted(one or "nothing known" for one in before)) or "none: no device was started"
         raise ReleaseError(f"the devices ran different things before ({names}): choose with --to VERSION or --to FILE")

@@ -29,6 +29,15 @@ def proxy(url: str, token: str, alias: str = ALIAS) -> dict[str, Any]:
     }
 
 
+def without_token(route: Any) -> dict[str, Any]:
+    """A route as it can be shown."""
+    headers = {
+        name: "***" if name.lower() == TOKEN_HEADER.lower() else value
+        for name, value in route["proxy"]["http_headers"].items()
+    }
+    return {**route, "proxy": {**route["proxy"], "http_headers": headers}}
+
+
 async def bring(hub: Notehub, wanted: Mapping[str, Any], *, change: bool = False) -> Outcome:
     """Create the route if there is none of its alias; one that differs is only told of, unless it is to be changed."""
     for attempt in range(ATTEMPTS):
@@ -45,7 +54,7 @@ async def bring(hub: Notehub, wanted: Mapping[str, Any], *, change: bool = False
             if not (differs and change):
                 return Outcome("nothing", tuple(differs))
             await hub.change_route(str(existing["uid"]), _merged(existing, wanted))
-            return Outcome("changed", tuple(differs))
+            return Outcome("changed", tuple(differences(existing, wanted, changed=True)))
     raise AssertionError
 
 
@@ -62,20 +71,21 @@ async def find(hub: Notehub, alias: str) -> Members | None:
     return found[0] if found else None
 
 
-def differences(existing: Members, wanted: Members) -> list[str]:
-    """What is not as wanted, without secrets. Headers that are not ours may be anything."""
+def differences(existing: Members, wanted: Members, *, changed: bool = False) -> list[str]:
+    """What is, or until it was `changed`, was not as wanted, without secrets. Headers not ours may be anything."""
+    leads, has, is_ = ("led", "had", "was") if changed else ("leads", "has", "is")
     found = []
     now, new = existing["proxy"], wanted["proxy"]
     if str(now.get("url", "")).rstrip("/") != str(new["url"]).rstrip("/"):
-        found.append(f"it leads to {now.get('url')} and not to {new['url']}")
+        found.append(f"it {leads} to {now.get('url')} and not to {new['url']}")
     headers = {str(name).lower(): value for name, value in (now.get("http_headers") or {}).items()}
     if headers.get(TOKEN_HEADER.lower()) != new["http_headers"].get(TOKEN_HEADER):
         given = "another token" if TOKEN_HEADER.lower() in headers else "no token"
-        found.append(f"its header {TOKEN_HEADER} has {given}")
+        found.append(f"its header {TOKEN_HEADER} {has} {given}")
     if now.get("fleets"):
-        found.append("it is for some fleets only")
+        found.append(f"it {is_} for some fleets only")
     if existing.get("disabled"):
-        found.append("it is disabled")
+        found.append(f"it {is_} disabled")
     return found
 
 

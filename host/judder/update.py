@@ -1,9 +1,9 @@
 """The file that Notehub gives a board to take over: a lead, a header that says what it is, then the content.
 
-The lead is how an image begins, of a host that no Notecard knows, so that none flashes this by mistake. Then,
-little-endian: magic `56 55 C1 7F`, u8 version (1), u8 kind (1 model, 2 code), u16 header length (64), u32 length and
-u32 CRC-32 of the content, 44 bytes of version text (UTF-8, filled up with NUL; of a model, its id), u32 CRC-32 of the
-60 bytes before.
+The lead is the beginning of an image for no host that a Notecard knows, so that it flashes none of this by mistake.
+Then, little-endian: magic `56 55 C1 7F`, u8 version (1), u8 kind (1 model, 2 code), u16 header length (64), u32 length
+and u32 CRC-32 of the content, 44 bytes of version text (UTF-8, filled up with NUL; of a model, its id), u32 CRC-32 of
+the 60 bytes before.
 """
 
 import struct

@@ -172,6 +172,10 @@ TINY = load("a", 0, b"tiny", framed(b"tiny"))
         (headed([*HEAD, TINY], struct.pack("<I", 1 << 31 | 5) + b"tiny"), "frame 0: has 5 bytes, and 4 are there"),
         (headed([*HEAD, TINY], struct.pack("<I", 4) + b"tiny"), "frame 0: the block"),
         (headed([*HEAD, load("a", 0, b"tiny!", framed(b"tiny"))], framed(b"tiny")), "holds 4 bytes, and 5 are due"),
+        (
+            headed([*HEAD, load("a", 0, bytes(99), framed(bytes(100)))], framed(bytes(100))),
+            "says it holds 100 bytes, of at most 99",
+        ),
         (headed([*HEAD, load("a", 0, b"tiny", framed(b"tiny") + bytes(4))], framed(b"tiny") + bytes(4)), "frame 1"),
         (
             headed([*HEAD, load("a", 0, b"tiny", framed(b"tiny") + b"xy")], framed(b"tiny") + b"xy"),

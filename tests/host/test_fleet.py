@@ -7,23 +7,33 @@ import struct
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from tests import models
 from tests.fleet import START_S, TOKEN, ask, binpack, sent, service, simulated
 from typer.testing import CliRunner
 
-from judder import cli_fleet, environment
+from judder import cli_fleet, environment, fat12
 from judder import route as routes
 from judder.background import background
-from judder.board import board_settings
+from judder.binpack import MARKER, Binpack, Part, pack
+from judder.board import SLOTS, board_settings
 from judder.cli import app
+from judder.code import GUARD_BYTES, HEAD_BYTES
+from judder.emulator.notecard.twin import Event
 from judder.emulator.notehub import Notehub as Hub
 from judder.emulator.notehub_api import Fault, running
 from judder.emulator.simulated_device import Fate
+from judder.inspection import FS_ONLY_WARNING
 from judder.notehub import Device, NotehubError
+from judder.program import DRIVE
+from judder.update import Kind, Update
 from node import settings as on_board
 
+HZ = "10, 25, 50, 100, 200, 400, 1344"
 ONE, TWO, THREE = (f"dev:86447504000000{number}" for number in range(3))
 
 
@@ -130,6 +140,61 @@ def test_a_release_from_push_to_rollback(fleet, file, tmp_path):
     assert all(len(device.offered) == 4 for device in simulated(fleet).values())
 
 
+def calls_of(found):
+    """The last word of each path."""
+    return [one["path"].partition("?")[0].rpartition("/")[2] for one in found["calls"]]
+
+
+def versions(api):
+    return {device.running()["version"] for device in simulated(api).values()}
+
+
+def test_going_back_twice_does_not_go_forth(fleet, file):
+    fleet.project.keep("old.binpack", binpack("1.0.0"), "", "")
+    bad = told("release", "push", file, "--fleet", "machines")["release"]
+    backs = [told("release", "rollback") for _ in range(2)]
+    assert [one["version"] for one in backs] == ["1.0.0"] * 2
+    assert versions(fleet) == {"1.0.0"}
+    assert json.loads(Path(backs[1]["file"]).read_text())["rolls_back"] == bad
+    assert told("release", "rollback", backs[0]["release"])["version"] == "2.0.0"  # what it has undone
+
+
+def test_an_interrupted_rollback_goes_on(fleet, file):
+    fleet.project.keep("old.binpack", binpack("1.0.0"), "", "")
+    told("release", "push", file, "--fleet", "machines")
+    first = told("release", "rollback", "--no-wait")
+    assert first["state"] == "running"
+    done = judder("release", "rollback", "--dry-run")
+    assert done.stdout == "nothing to do\n"  # all are started
+    assert done.stderr == f"judder: {first['release']} was interrupted and goes on as it was planned\n"
+    again = told("release", "rollback")
+    assert (again["release"], again["state"], versions(fleet)) == (first["release"], "done", {"1.0.0"})
+    assert [len(device.offered) for device in simulated(fleet).values()] == [2] * 3
+
+
+def test_a_dry_run_shows_how_a_release_under_way_would_be_undone(fleet, file):
+    fleet.project.keep("old.binpack", binpack("1.0.0"), "", "")
+    told("release", "push", file, "--fleet", "machines", "--no-wait")
+    before = changes(fleet)
+    assert calls_of(told("release", "rollback", "--dry-run")) == ["cancel", "update"]
+    assert changes(fleet) == before
+    assert told("release", "status")["state"] == "running"
+    assert told("release", "rollback")["state"] == "done"
+
+
+def test_a_release_kept_elsewhere_is_rolled_back_there(fleet, file, tmp_path):
+    fleet.project.keep("old.binpack", binpack("1.0.0"), "", "")
+    told("release", "push", file, "--device", ONE, "--state", tmp_path / "mine.json")
+    told("release", "push", file, "--device", TWO)
+    back = told("release", "rollback", "--state", tmp_path / "mine.json", "--no-wait")
+    assert back["file"] == str(tmp_path / "mine-back.json")
+    assert told("release", "rollback", "--state", tmp_path / "mine.json")["state"] == "done"
+    assert told("release", "status", "--state", tmp_path / "mine.json")["version"] == "2.0.0"
+    assert [device.running()["version"] for device in simulated(fleet).values()] == ["1.0.0", "2.0.0", "1.0.0"]
+    assert len(simulated(fleet)[ONE].offered) == 2
+    assert "No such file" in refused("release", "rollback", "--state", tmp_path / "none.json")
+
+
 def ask_uploaded(api, path):
     """Put a file into Notehub as somebody else would."""
     api.project.keep(path.name, path.read_bytes(), "", "")
@@ -206,7 +271,7 @@ def test_releases_that_are_refused(fleet, file, tmp_path):
         ((file, "--fleet", "machines", "--version", "3"), "leave --version 3 out"),
     ):
         assert why in refused("release", "push", *arguments)
-    assert "no release in" in refused("release", "status")
+    assert "no release of" in refused("release", "status")
     assert changes(fleet) == []
     told("release", "push", file, "--device", ONE)
     assert "there are 2.0.0-" in refused("release", "watch", "other")
@@ -221,8 +286,82 @@ def test_a_model_is_released_if_boards_run_it(fleet, tmp_path):
     assert found["state"] == "done"
     assert found["model"] == f"{struct.unpack('<I', path.read_bytes()[-4:])[0]:08x}"
     assert [device.model for device in simulated(fleet).values()] == [found["model"]] * 2 + [""]
-    path.write_bytes(models.drawn(blocks=({**models.SPECTRAL, "fft": 2048},), hidden=(1,)).to_bytes())
+    path.write_bytes(models.drawn(blocks=(models.spectral(fft=2048),), classes=()).to_bytes())
     assert "boards would refuse model" in refused("release", "push", path, "--tag", "lab")
+
+
+def test_what_is_damaged_is_not_released(fleet, file):
+    whole = file.read_bytes()
+    told("release", "push", file, "--device", ONE)
+    before = len(changes(fleet))
+    room = SLOTS["model-a.bin"] - HEAD_BYTES - GUARD_BYTES
+    large = models.drawn(hidden=(40, 10)).to_bytes()
+    assert len(large) > room
+    for content, why in (
+        (whole[:-1], "its header describes"),
+        (whole.replace(b"\x0a\x20", b"\x0b\x20"), "is damaged"),
+        (large, f"app.binpack: its content has {len(large)} bytes, and a board's slot takes {room}"),
+        (Update(Kind.CODE, "1.0.0", bytes(512)).to_bytes(), "the drive is damaged"),
+    ):
+        file.write_bytes(content)
+        assert why in refused("release", "push", file, "--device", TWO)
+        assert why in refused("release", "rollback", "--to", file)
+    assert len(changes(fleet)) == before
+
+
+def test_of_an_image_of_the_drive_alone_the_risk_is_told(fleet, file):
+    drive = Part(DRIVE.name, DRIVE.address, fat12.volume({"main.py": b"print()"}, sectors=64))
+    info = MARKER + '{"product":"other","version":"2.0.0"}'
+    file.write_bytes(pack(Binpack(datetime(2026, 5, 4, tzinfo=UTC), "stm32", [drive], info)))
+    done = judder("release", "push", file, "--fleet", "machines", "--dry-run", "--json")
+    assert done.stderr == f"judder: {FS_ONLY_WARNING}\n"
+    assert calls_of(json.loads(done.stdout)) == ["app.binpack", "update"]
+
+
+def test_a_version_stands_for_one_file(fleet, file, tmp_path):
+    told("release", "push", file, "--device", ONE)
+    told("release", "push", file, "--device", TWO)
+    other = tmp_path / "other.judder"
+    update = Update(Kind.CODE, "2.0.0", fat12.volume({"node/node.py": b"print()"}, sectors=64))
+    before = len(changes(fleet))
+    for says_md5 in (True, False):
+        fleet.says_md5 = says_md5
+        other.write_bytes(update.to_bytes())
+        line = refused("release", "push", other, "--device", THREE)
+        assert "Notehub has another file of version 2.0.0 (app$" in line
+        assert line.endswith("): build it under a new version")
+    assert len(changes(fleet)) == before
+    assert len(list(tmp_path.glob("judder-data/releases/*.json"))) == 2
+    other.write_bytes(replace(update, version="2.0.1").to_bytes())
+    assert told("release", "push", other, "--device", THREE)["version"] == "2.0.1"
+
+
+def test_a_file_that_arrived_damaged_does_not_use_its_version_up(fleet, file):
+    fleet.faults = [Fault("corrupt", method="PUT")]
+    assert "nothing started" in refused("release", "push", file, "--device", ONE)
+    assert told("release", "push", file, "--device", ONE)["state"] == "done"
+    assert told("release", "push", file, "--device", TWO)["state"] == "done"
+    assert len(sent(fleet, "PUT")) == 2
+
+
+def test_releases_of_another_project_are_left_alone(fleet, file, tmp_path, monkeypatch):
+    state = tmp_path / "mine.json"
+    mine = told("release", "push", file, "--device", ONE)["release"]
+    told("release", "push", file, "--device", TWO, "--state", state)
+    uid = fleet.project.uid
+    monkeypatch.setenv("JUDDER_NOTEHUB_PROJECT", fleet.project.product)
+    before = len(changes(fleet))
+    assert f"no release of {fleet.project.product} in" in refused("release", "rollback")
+    kept_there = "--state", state
+    for command in (("status", mine), ("watch", *kept_there), ("cancel", mine), ("rollback", *kept_there)):
+        why = f"is of project {uid}, and JUDDER_NOTEHUB_PROJECT is {fleet.project.product}"
+        assert why in refused("release", *command)
+    assert len(changes(fleet)) == before
+    fleet.clock.s += 1
+    other = told("release", "push", file, "--device", THREE)["release"]
+    monkeypatch.setenv("JUDDER_NOTEHUB_PROJECT", uid)
+    assert other != mine
+    assert told("release", "status")["release"] == mine
 
 
 def test_a_release_kept_elsewhere(fleet, file, tmp_path):
@@ -267,11 +406,28 @@ def test_a_route_that_differs_is_told_of_and_changed_when_asked(fleet, monkeypat
     ]
     assert "t0" not in judder("route", url, "--change", "--dry-run").stdout
     assert not changes(fleet)
-    assert told("route", url, "--change")["did"] == "changed"
+    done = judder("route", url, "--change").stdout
+    assert done.startswith("changed: it led to http://127.0.0.1:1 and not to http://127.0.0.1:8080; its header ")
+    assert done.endswith("had another token; it was for some fleets only; it was disabled\n")
     assert told("route", url)["differs"] == []
     made = next(iter(fleet.project.routes.values()))
     assert made["label"] == "mine"
     assert made["proxy"]["http_headers"] == {"X-Other": "kept", "X-Ingest-Token": "t0"}
+
+
+@pytest.mark.parametrize("token", ['a"b', "d\u00fcne", "POST"])
+def test_a_dry_run_hides_the_token_and_nothing_else(fleet, monkeypatch, token):
+    monkeypatch.setenv("JUDDER_INGEST_TOKEN", token)
+    url = "http://127.0.0.1:8080"
+    proxy = {"url": url, "alias": "ingest", "fleets": [], "http_headers": {"X-Ingest-Token": "***"}}
+    body = {"type": "proxy", "label": "judder ingest", "proxy": proxy}
+    path = f"/v1/projects/{fleet.project.uid.replace(':', '%3A')}/routes"
+    assert told("route", url, "--dry-run")["calls"] == [{"method": "POST", "path": path, "body": body}]
+    assert judder("route", url, "--dry-run").stdout == f"POST {path}  {json.dumps(body)}\n"
+    headers = {"x-ingest-token": "before", "X-Other": "url"}
+    fleet.project.put_route({"type": "proxy", "label": "mine", "proxy": {**proxy, "http_headers": headers}})
+    (call,) = told("route", url, "--change", "--dry-run")["calls"]
+    assert call["body"]["proxy"] == proxy | {"http_headers": {"X-Other": "url", "X-Ingest-Token": "***"}}
 
 
 def test_a_route_whose_answer_is_lost_is_not_made_twice():
@@ -290,7 +446,8 @@ def test_a_route_whose_answer_is_lost_is_not_made_twice():
 
 
 def test_routes_that_are_refused(fleet, monkeypatch):
-    assert "no URL" in refused("route", "example.com")
+    for url in ("example.com", "http://[foo", "https://foo:99999x", "https://foo:99999", "https://foo:0"):
+        assert "is no URL: give one like" in refused("route", url)
     assert "leave /ingest out" in refused("route", "https://example.com/ingest")
     assert "set JUDDER_INGEST_TOKEN" in refused("route", "https://example.com")
     monkeypatch.setenv("JUDDER_INGEST_TOKEN", "t0")
@@ -376,6 +533,54 @@ def test_status_says_what_is_wanted_and_what_devices_say(fleet):
     found = told("env", "status", "--device", ONE)["devices"][0]
     (one,) = [setting for setting in found["settings"] if setting["name"] == "CAPTURE_EVERY_S"]
     assert (one["state"], one["scope"]) == ("effective", "device")
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused", "state"),
+    [
+        ("ODR_HZ=7", "ODR_HZ = 7; must be one of 10, 25", "refused"),
+        ("ODR_HZ=7", "ODR_HZ = 77; must be one of 10, 25", "not yet"),
+        ("ODR_HZ=25", "ODR_HZ = 7; must be one of 10, 25", "not yet"),  # corrected; the device has not said so yet
+        ("SAMPLES=2048", "SAMPLES = 2048; memory has no room for so many", "refused"),
+        ("SAMPLES=204", "SAMPLES = 2048; memory has no room for so many", "not yet"),
+        ("CAPTURE_EVERY_S=1", "CAPTURE_EVERY_S = 0; must be a whole number from 1 to 86400", "not yet"),
+        ("ODR_HZ=400", "ODR_HZ can only be set on the board", "refused"),
+        ("LABEL=idle", "LABEL is 65 bytes long; at most 64", "not yet"),
+        ("LABEL=" + "x" * 65, "LABEL is 65 bytes long; at most 64", "refused"),
+        ("LABEL=" + "x" * 66, "LABEL is 65 bytes long; at most 64", "not yet"),
+        ("ODR_HZ=" + "7" * 70, f"ODR_HZ = {'7' * 64}...; must be one of {HZ}", "refused"),
+        ("ODR_HZ=400", "", "not yet"),
+    ],
+)
+def test_a_refusal_is_of_the_value_that_it_names(fleet, setting, refused, state):
+    name, _, value = setting.partition("=")
+    fleet.project.variables[name] = value
+    say(fleet, ONE, {"settings": {}, "refused": {name: refused} if refused else {}})
+    (said,) = told("env", "status", "--device", ONE)["devices"][0]["settings"]
+    assert (said["state"], said["reason"] == refused) == (state, state == "refused" or not refused)
+
+
+def say(api, uid, body, file="settings.qo", **members):
+    """A note of the device."""
+    event = api.project._event(api.project.devices[uid], Event(file, body))
+    api.project.events.append(event | members)
+
+
+def test_odd_notes_of_one_device_are_none(fleet):
+    fleet.project.variables["ODR_HZ"] = "400"
+    fleet.project.changed()
+    fleet.clock.s += 60
+    fleet.project.collect()
+    for body in ([], {"settings": ["ODR_HZ"]}, {"settings": {}, "refused": ["ODR_HZ"]}, {"settings": 1}, None):
+        say(fleet, ONE, body)
+    say(fleet, TWO, {"settings": {"ODR_HZ": 400}}, when=1e300)
+    found = told("env", "status", "--fleet", "machines")
+    assert {uid: one["ODR_HZ"] for uid, one in states(found).items()} == dict.fromkeys((ONE, TWO, THREE), "effective")
+    assert [one["said_at"] is None for one in found["devices"]] == [False, True, False]
+    for sequence in (None, "x", [], 1e999):
+        say(fleet, ONE, {"id": "mine", "boot": "1", "sequence": sequence}, "capture.qo")
+    found = told("capture", ONE, TWO, "--id", "mine", "--wait")
+    assert [(one["device"], one["sequence"]) for one in found["windows"]] == [(ONE, 0), (TWO, 0)]
 
 
 def test_status_of_many_takes_few_requests():

@@ -26,9 +26,10 @@ from judder.fat12 import Fat12Error
 from judder.image import Contents, ImageError, build, erased_files
 from judder.inspection import FACTORY, FS_ONLY_WARNING
 from judder.manifest import MANIFEST, manifest, revision
-from judder.update import Kind, Update
+from judder.update import HEADER, LEAD, Kind, Update
 
 SETTINGS = b'PRODUCT_UID = "com.example:pump"\nSAMPLES = 512\n'
+HEAD_BYTES = len(LEAD) + HEADER.size
 ERASED = {RING_FILE: RING_BYTES} | SLOTS
 
 
@@ -65,6 +66,8 @@ def folder(tmp_path_factory):
     (found / "python.uf2").write_bytes(b"UF2\n" + bytes(508))
     (found / "noise.bin").write_bytes(random.Random(1).randbytes(20_000))
     (found / "wrong.toml").write_text("SAMPLES = 64\nODR_HZ = 7\nODR = 7\n")
+    (found / "named.toml").write_text('PRODUCT_UID = "a"\nDEVICE_SN = "pump-3"\n')
+    (found / "secret.toml").write_text(f'FRAME_KEY = "{"0f" * 16}"\n')
     (found / "marked.toml").write_text('LABEL = "firmware::info:"\n')
     return found
 
@@ -269,6 +272,8 @@ def test_the_revision_is_the_checkout_s(tmp_path):
             ["--interpreter", "alone.bin", "--settings", "wrong.toml"],
             ["wrong.toml", "line 2", "ODR_HZ = 7", "(and 1 more)"],
         ),
+        (["--interpreter", "alone.bin", "--settings", "named.toml"], ["named.toml: DEVICE_SN names one board"]),
+        (["--interpreter", "alone.bin", "--settings", "secret.toml"], ["secret.toml: FRAME_KEY is a secret"]),
         (["--interpreter", "alone.bin", "--settings", "noise.bin"], ["is longer than|UTF-8"]),
         (["--interpreter", "alone.bin", "--settings", "marked.toml"], ["settings.toml has firmware::info: in it"]),
         (["--interpreter", "alone.bin", "--out", "nowhere/image"], ["nowhere/image: No such file"]),
@@ -474,7 +479,7 @@ def test_code_that_cannot_be_written_is_refused_in_a_line(tmp_path, monkeypatch,
 def test_an_update_of_code_is_looked_into(update_of_code):
     found = json.loads(judder("image", "inspect", update_of_code, "--json").stdout)
     assert (found["kind"], found["update"], found["version"], found["wrong"]) == ("update", "code", "2.1.0-rc1", [])
-    assert found["bytes"] == found["content_bytes"] + 64
+    assert found["bytes"] == found["content_bytes"] + HEAD_BYTES
     assert found["files"]["node/node.py"] > 10_000
     shown = judder("image", "inspect", update_of_code).stdout
     assert all(word in shown for word in ("code", "2.1.0-rc1", "node/node.py"))
@@ -492,10 +497,13 @@ def test_an_update_of_a_model_is_looked_into(folder, tmp_path):
     ("spoil", "words"),
     [
         (lambda data: data[:-1], "bytes follow the header"),
-        (lambda data: data[:20] + b"x" + data[21:], "the header is damaged"),
+        (lambda data: data[: HEAD_BYTES - 44] + b"x" + data[HEAD_BYTES - 43 :], "the header is damaged"),
         (lambda data: data[:-1] + b"x", "the content is damaged"),
-        (lambda data: Update(Kind.CODE, "1.0.0", data[64:1064]).to_bytes(), "the drive is damaged"),
-        (lambda data: Update(Kind.MODEL, "00000000", data[64:]).to_bytes(), "its content is no model"),
+        (
+            lambda data: Update(Kind.CODE, "1.0.0", data[HEAD_BYTES : HEAD_BYTES + 1000]).to_bytes(),
+            "the drive is damaged",
+        ),
+        (lambda data: Update(Kind.MODEL, "00000000", data[HEAD_BYTES:]).to_bytes(), "its content is no model"),
         (
             lambda data: Update(Kind.MODEL, "00000000", drawn(blocks=[spectral(fft=16)]).to_bytes()).to_bytes(),
             "it says model 00000000 and has",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -202,6 +203,7 @@ def test_a_bad_release_stops_names_the_failing_and_is_rolled_back(tmp_path, file
 
 def test_devices_that_died_are_brought_back_though_notehub_still_shows_what_they_said_before(tmp_path, file):
     api, clock = service(6, fail_percent=100, fates=[Fate.SILENT])
+    api.project.keep("old.binpack", binpack("1.0.0"), "1.0.0", "")
 
     async def work(hub):
         chosen = await select(hub, (), ("machines",), ())
@@ -215,10 +217,73 @@ def test_devices_that_died_are_brought_back_though_notehub_still_shows_what_they
             journal = Journal(tmp_path / f"{len(ends)}.json")
             await run(planned, hub, journal, now_s=clock.now_s, sleep=clock.sleep)
             ends.append((planned.state, len(planned.asked())))
+            for entry in api.project.devices.values():  # Notehub gives up what the dead boards do not end
+                entry.updates[-1]["updates"].append({"phase": "cancelled", "datetime": api.project.time()})
         return ends
 
     assert ask(api, clock, work) == [(State.STOPPED, 6), (State.DONE, 0), (State.DONE, 6)]
     assert [len(device.offered) for device in simulated(api).values()] == [2] * 6
+
+
+def brought_back(tmp_path, api, clock, path, uids):
+    """A release of the file, as a rollback makes it; nobody may fail."""
+
+    async def work(hub):
+        devices = [Device(uid, "", (), "") for uid in uids]
+        options = {"again": True, "timeout_s": 600, "max_failed": "0", "now_s": clock.s}
+        made = plan(read(path), devices, {"deviceUID": uids}, source=path, **options)
+        await run(made, hub, Journal(tmp_path / f"back-{path.stem}.json"), now_s=clock.now_s, sleep=clock.sleep)
+        return made
+
+    return ask(api, clock, work)
+
+
+def test_boards_that_never_got_the_bad_model_are_back_without_a_boot(tmp_path):
+    """An update by file that they run already, live firmware answers as completed at once."""
+    api, clock = service(4)
+    good, bad = tmp_path / "good.bin", tmp_path / "bad.bin"
+    good.write_bytes(model_file(1))
+    bad.write_bytes(model_file(2))
+    first = released(api, clock, good, Journal(tmp_path / "a.json"))
+    spared, *_ = simulated(api).values()
+    spared.fate = Fate.ERROR
+    assert released(api, clock, bad, Journal(tmp_path / "b.json")).state is State.STOPPED
+    boot = spared.running()["description"]
+    back = brought_back(tmp_path, api, clock, good, list(starts(api)))
+    assert (back.state, set(starts(api).values())) == (State.DONE, {3})
+    assert spared.running()["description"] == boot
+    assert {device.model for device in simulated(api).values()} == {first.model}
+
+
+def test_the_end_of_an_update_before_is_not_taken_for_that_of_this_one(tmp_path):
+    api, clock = service(1)
+    path = tmp_path / "model.bin"
+    path.write_bytes(model_file())
+    released(api, clock, path, Journal(tmp_path / "a.json"))
+    (uid,) = starts(api)
+    api.faults = [Fault("status", "/dfu/host/update", "POST")]
+
+    async def work(hub):
+        made = plan(read(path), [Device(uid, "", (), "")], {"deviceUID": [uid]}, source=path, again=True)
+        while not made.targets[uid].started:
+            with suppress(NotehubError):
+                await rollout.advance(made, hub, Journal(tmp_path / "b.json"), clock.now_s)
+        return made
+
+    made = ask(api, clock, work)
+    assert not api.faults[0].times
+    assert not made.is_done(uid)
+
+
+def test_an_image_is_not_back_before_the_board_has_booted(tmp_path, file):
+    """That the Notecard has written it is no word of the board."""
+    made = plan(read(file), devices(1), {"tag": ["a"]}, again=True)
+    (target,) = made.targets.values()
+    target.running = target.version = "2.0.0"
+    target.started, target.phase, target.boot, target.boot_before = True, "completed", "1", "1"
+    assert not made.is_done("dev:00000")
+    target.boot = "2"
+    assert made.is_done("dev:00000")
 
 
 @pytest.mark.parametrize(
@@ -316,6 +381,15 @@ def test_going_back_needs_to_know_where_to(tmp_path, file):
         ask(api, clock, lambda hub: rollout.previous(made, hub))
     next(iter(made.targets.values())).running_before = "0.9"
     with pytest.raises(ReleaseError, match=r"different things before \(0\.9, 1\.0\.0\)"):
+        ask(api, clock, lambda hub: rollout.previous(made, hub))
+
+
+def test_from_a_first_model_there_is_no_way_back(tmp_path):
+    api, clock = service(2)
+    path = tmp_path / "model.bin"
+    path.write_bytes(model_file())
+    made = released(api, clock, path, Journal(tmp_path / "r.json"))
+    with pytest.raises(ReleaseError, match="ran no model before: there is nothing to go back to; release a model with"):
         ask(api, clock, lambda hub: rollout.previous(made, hub))
 
 

@@ -20,15 +20,15 @@ VERSIONS = st.text("0aZ.-+ \u00e9\u2713", min_size=1, max_size=VERSION_BYTES).fi
 def test_what_was_written_is_read(kind, version, content):
     update = Update(kind, version, content)
     data = update.to_bytes()
-    assert len(data) == 46 + 64 + len(content)
+    assert len(data) == len(LEAD) + 64 + len(content)
     assert Update.parse(data) == update
 
 
 def test_the_layout_is_as_documented():
     data = Update(Kind.MODEL, "5b1f00c2", b"abc").to_bytes()
+    lead = b"/// BINPACK ///\nHOST: judder\n/// BINPACK ///\n\0"
     head = b"\x56\x55\xc1\x7f" + b"\x01\x01" + b"\x40\x00" + b"\x03\0\0\0" + struct.pack("<I", crc32(b"abc"))
     head += b"5b1f00c2" + bytes(36)
-    lead = b"/// BINPACK ///\nHOST: judder\n/// BINPACK ///\n\0"
     assert data == lead + head + struct.pack("<I", crc32(head)) + b"abc"
 
 
@@ -56,7 +56,7 @@ def test_versions_that_do_not_fit(version):
 
 def sealed(*members):
     head = HEADER.pack(*members, 0)[:-4]
-    return head + struct.pack("<I", crc32(head))
+    return LEAD + head + struct.pack("<I", crc32(head))
 
 
 def test_headers_of_other_times():
@@ -67,7 +67,7 @@ def test_headers_of_other_times():
         ((b"VU\xc1\x7f", 1, 1, 68, 0, 0, b"1"), "not known"),
     ):
         with pytest.raises(UpdateError, match=why):
-            Update.parse(LEAD + sealed(*members))
+            Update.parse(sealed(*members))
 
 
 # --- artefacts --------------------------------------------------------------------------------------------------------
@@ -101,6 +101,7 @@ def test_an_update_of_code_is_what_it_says():
     [
         (b"", None, "no file that boards take"),
         (b"PK\x03\x04", None, "no file that boards take"),
+        (b"/// BINPACK /// of old", "1", "no file that boards take"),
         (binpack(info=False), None, "give --version"),
         (binpack("1"), "2", "boards will report that"),
         (b"/// BINPACK ///\nINFO: firmware::info:{\n\0", None, "give --version"),

@@ -49,6 +49,7 @@ class SimulatedDevice:
     _boot: int = 0
     _firmware: Firmware | None = None
     _offered_s: float = 0.0
+    _has_it: bool = False
     _environment: dict[str, str] | None = None
     _answers: list[tuple[float, Event]] = field(default_factory=list)
 
@@ -81,6 +82,8 @@ class SimulatedDevice:
 
     def offer(self, firmware: Firmware) -> None:
         self.running()
+        is_alive = self.progress()[0] != "updating"
+        self._has_it = is_alive and is_update(firmware.data) and self._runs(*_content(firmware))
         self.offered.append(firmware.name)
         self._firmware, self._offered_s = firmware, self.now_s()
 
@@ -90,7 +93,7 @@ class SimulatedDevice:
 
     def running(self) -> Members:
         version, model = self.version, self.model
-        if self._firmware is not None and self._reports(self._firmware):
+        if self._firmware is not None and not self._has_it and self._reports(self._firmware):
             kind, found = _content(self._firmware)
             version, model = (version, found) if kind is Kind.MODEL else (found, model)
             self._boot = len(self.offered)
@@ -103,6 +106,8 @@ class SimulatedDevice:
     def progress(self) -> tuple[str, str]:
         if self._firmware is None:
             return "idle", ""
+        if self._has_it:  # the firmware answers without a download, and without a start
+            return "completed", "successful firmware update"
         elapsed_s = self.now_s() - self._offered_s
         if elapsed_s < self.download_s:
             return "downloading", f"{round(100 * elapsed_s / self.download_s)} %"
@@ -116,6 +121,9 @@ class SimulatedDevice:
         due = [event for at_s, event in self._answers if at_s <= self.now_s()]
         self._answers = [(at_s, event) for at_s, event in self._answers if at_s > self.now_s()]
         return due
+
+    def _runs(self, kind: Kind, content: str) -> bool:
+        return content == (self.model if kind is Kind.MODEL else self.version)
 
     def _reports(self, firmware: Firmware) -> bool:
         """Whether the host reports the new one now."""

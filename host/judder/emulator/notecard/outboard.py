@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from judder.binpack import Binpack, BinpackError, Part, unpack
+from judder.binpack import Binpack, BinpackError, Part, is_binpack, unpack
 from judder.emulator.flash import ERASE_NS, PAGE_BYTES, PROGRAM_NS, PowerLostError
 from judder.emulator.notecard.binary_store import md5
 from judder.emulator.notecard.link import NEVER
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from judder.emulator.notecard.card import Notecard
 
 HOST = "stm32"
-MAGIC = b"/// BINPACK ///"
 SYNC_NS = 100_000_000  # assumed: from the reset to the bootloader's first answer
 SEND_NS = PAGE_BYTES * 11 * 1_000_000_000 // 115_200  # a page; AN3155 wants even parity
 RETRY_NS = 60_000_000_000
@@ -159,7 +158,7 @@ class Outboard:
         """What goes where; the board may boot from it."""
         firmware = self._card.update.firmware
         data = firmware.data if firmware else b""
-        if not data.startswith(MAGIC):
+        if not is_binpack(data):
             parts: Sequence[Part] = [Part("program", PROGRAM_ADDRESS, data)]
             bootable = is_plausible(data)
         else:
