@@ -14,7 +14,7 @@ from judder import demo
 from judder.board import Tree, tree
 from judder.emulator.clock import VirtualClock
 from judder.emulator.i2c import I2CBus
-from judder.emulator.runtime import HEAP_KB, RUNTIMES, RuntimeMissingError
+from judder.emulator.runtime import BENCH_KB, HEAP_KB, RUNTIMES, RuntimeMissingError
 from judder.emulator.swan import Swan, Timing
 
 MAIN = """
@@ -60,14 +60,27 @@ def test_the_whole_loop_runs_within_256_kb_of_heap(tmp_path):
     finished = demo.run(options, on_line=lambda device, line: lines.append(line))
     assert finished.wrong == []
     assert finished.report.windows_delivered == 200
-    assert f"heapsize={HEAP_KB}k" in runtime.command
+    assert f"heapsize={HEAP_KB + BENCH_KB}k" in runtime.command
     assert not [line for line in lines if "MemoryError" in line]
     (bench,) = finished.benches
     heap = list(bench.swan.heap_bytes)
     assert len(heap) >= 200
     kept = [after for _, after in heap]
     assert max(kept[-50:]) <= max(kept[10:60])  # flat
-    assert max(before for before, _ in heap) < HEAP_KB * 1024
+    assert max(before for before, _ in heap) < (HEAP_KB + BENCH_KB) * 1024
+
+
+def test_what_the_bench_s_own_code_takes_of_the_heap_is_what_it_is_given(tmp_path):
+    try:
+        runtime = RUNTIMES["micropython"]()
+    except RuntimeMissingError as error:
+        pytest.skip(str(error))
+    (tmp_path / "main.py").write_text("import gc\ngc.collect()\nprint(gc.mem_alloc())\nprint('end')\n")
+    clock = VirtualClock()
+    with Swan(clock, I2CBus(clock), firmware=Tree(tmp_path, tree().boot), runtime=runtime) as swan:
+        swan.run(lambda: "end" in swan.lines)
+        *_, taken, _ = swan.lines
+    assert BENCH_KB - 1.5 < int(taken) / 1024 <= BENCH_KB
 
 
 @pytest.mark.slow
