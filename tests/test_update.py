@@ -291,3 +291,22 @@ def test_what_holds_an_outboard_update_back_is_renewed_as_long_as_windows_wait(l
         bench.notecard.faults.clear()
         bench.run(len(bench.captured))
     running.check_nothing_lost_or_doubled()
+
+
+def test_a_notecard_that_does_not_know_how_to_leave_mode_dfu_keeps_no_board_off_the_network(loop):
+    class Refused(Fault):
+        def replies(self, request, lines):
+            if request.fields.get("mode") == "dfu-completed" or request.fields.get("stop"):
+                return [seal({"err": "no {not-supported}"}, request.sequence)]
+            return lines
+
+    running = with_slots(loop(settings=FAST))
+    data, model_id = model(1)
+    with running.bench as bench:
+        bench.run(1)
+        bench.notecard.faults.append(Refused())
+        offer(bench, of_model(data))
+        until(running, f"update: {model_id} is in use")
+        bench.run(len(bench.captured) + 2)
+    running.check_nothing_lost_or_doubled()
+    assert in_order(running)[-1].model == model_id

@@ -70,8 +70,9 @@ class Update:
         if self._refusal:
             _tell(self._uplink, "err", self._refusal)
             self._refusal = None
-        self._uplink.request({"req": "hub.set", "mode": "dfu-completed"})
-        self._uplink.request({"req": "hub.set", "mode": "continuous"})
+        # what the Notecard refuses of this keeps the board from nothing
+        self._uplink.optional({"req": "hub.set", "mode": "dfu-completed"})
+        self._uplink.optional({"req": "hub.set", "mode": "continuous"})
         return self._over
 
     def _fetch(self):
@@ -205,5 +206,5 @@ def settle(model):
 
 
 def _tell(uplink, member, outcome):
-    uplink.request({"req": "dfu.status", "stop": True, member: outcome})
+    uplink.optional({"req": "dfu.status", "stop": True, member: outcome})
     print("update: %s" % outcome)
