@@ -615,6 +615,8 @@ class Node:
             if not known:
                 self._hold(TRIED_S)
                 self.update = update.Update(self.uplink, about)
+        if self.update is None:
+            let_go("update")
 
     def _fetch_update(self):
         """One piece. A file that is whole is tried at the next start, once nothing waits here."""
