@@ -182,7 +182,8 @@ def slots(kind):
 def choose(kind):
     """The newest slot that may be used on this base, and is whole; None: use the base itself."""
     usable = [slot for slot in slots(kind) if slot.kind == kind and slot.state in (TRIAL, PROVEN)]
-    usable = [slot for slot in usable if slot.base == base(kind)]
+    present = base(kind) if usable else 0  # read once, and on most boards not at all
+    usable = [slot for slot in usable if slot.base == present]
     for slot in sorted(usable, key=lambda slot: -slot.generation):
         if (slot.state == TRIAL and slot.tries >= TRIES) or not slot.is_whole():
             slot.end(FAILED)
