@@ -20,11 +20,12 @@ from judder.emulator.notecard.twin import Firmware
 from judder.emulator.notehub_api import NotehubApi
 from judder.emulator.notehub_project import CardDevice, Entry, Project
 from judder.emulator.program import stand_in
+from judder.emulator.swan import settings_toml
 from judder.fleet import select
 from judder.notehub import Scope
 
 pytestmark = pytest.mark.slow
-SETTINGS = "".join(f"{name} = {value!r}\n" for name, value in FAST.items()).encode()
+SETTINGS = settings_toml(FAST).encode()
 LIMIT_NS = 4 * 3600 * 10**9
 
 

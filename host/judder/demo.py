@@ -5,7 +5,6 @@ device. Real and unmodified: the firmware of device/, adafruit_lis3dh, adafruit_
 server, SQLite and the decoder.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Set
@@ -30,6 +29,7 @@ from judder.emulator.machine import Machine, Service
 from judder.emulator.notehub import Notehub
 from judder.emulator.recording import Recording
 from judder.emulator.runtime import Runtime
+from judder.emulator.swan import settings_toml
 from judder.overhaul import Overhaul, Update
 from judder.queue import Queue
 from judder.records import State
@@ -120,7 +120,7 @@ def run(options: Options, on_line: Callable[[str, str], None] = lambda device, l
         notehub = Notehub({"ingest": server.url})
         salt = sum(server.queue.counts().values())  # other boot ids than those of an earlier run in the same folder
         plan = Plan(options.defect, options.windows) if options.defect else None
-        work = Overhaul(options.update, _toml(_settings()), options.windows // 2) if options.update else None
+        work = Overhaul(options.update, settings_toml(_settings()), options.windows // 2) if options.update else None
         image = work.image if work else None
         benches = [_bench(options, number, notehub, salt, on_line, image) for number in range(options.devices)]
         service.mode = Mode("status", 503) if options.fault == EDGE_IMPULSE_DOWN else Mode()
@@ -216,10 +216,6 @@ def _name(key: Key) -> str:
 
 def _settings() -> dict[str, str | int]:
     return {"CAPTURE_EVERY_S": CAPTURE_EVERY_S, "LABEL": "demo", "SESSION": "emulated"}
-
-
-def _toml(settings: dict[str, str | int]) -> str:
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
 
 
 def _bench(

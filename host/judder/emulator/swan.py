@@ -90,6 +90,11 @@ class Timing:
     longest_stall_ns: int = 10_000_000
 
 
+def settings_toml(settings: Mapping[str, str | int]) -> str:
+    """The text of a settings.toml."""
+    return "".join(f"{name} = {value!r}\n" for name, value in settings.items())
+
+
 class SwanCrashError(RuntimeError):
     """The firmware ended, which it never should; the message carries its last words."""
 
@@ -196,8 +201,7 @@ class Swan:
             self._write_settings(settings or {})
 
     def _write_settings(self, settings: Mapping[str, str | int]) -> None:
-        toml = "".join(f"{name} = {value!r}\n" for name, value in settings.items())
-        (self.drive / "settings.toml").write_text(toml)
+        (self.drive / "settings.toml").write_text(settings_toml(settings))
 
     def __enter__(self) -> Self:
         self.power_on()
